@@ -1,0 +1,5 @@
+"""`python -m themewire`."""
+
+from themewire.cli import main
+
+main()

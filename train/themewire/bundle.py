@@ -1,0 +1,210 @@
+"""Save and load a trained tagger as one folder that is checked before anything in it is opened."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from themewire.config import Config, config_from_json
+from themewire.decisions import Decision
+from themewire.errors import UsageError
+from themewire.taggers import load_tagger
+from themewire.taggers.base import Tagger
+from themewire.themes import Taxonomy
+
+MANIFEST = "manifest.json"
+FORMAT_VERSION = 1
+SIZE_LIMIT = 8 * 2**30
+"""Bytes a file of a bundle may have; a manifest that claims more is refused."""
+MANIFEST_LIMIT = 2**20
+SUFFIXES = frozenset({".json", ".md", ".safetensors", ".onnx"})
+"""The only kinds of file a bundle may hold; none of them can carry code that runs."""
+
+
+class FileEntry(BaseModel):
+    """One file of the bundle."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    path: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    size: Annotated[int, Field(ge=0, le=SIZE_LIMIT)]
+
+
+class Manifest(BaseModel):
+    """What the folder must hold, to the byte."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    format_version: Literal[1]
+    tagger: str
+    created_by: str
+    files: Annotated[tuple[FileEntry, ...], Field(strict=False)]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained tagger with what is needed to use it."""
+
+    tagger: Tagger
+    decision: Decision
+    taxonomy: Taxonomy
+    config: Config
+    folder: Path
+    digest: str
+    """sha256 of the manifest."""
+
+
+def file_digest(path: Path) -> str:
+    """The sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _unsafe(name: str) -> bool:
+    path = PurePosixPath(name)
+    return (
+        path.is_absolute() or not path.parts or ".." in path.parts or "\\" in name or ":" in name
+        or name == MANIFEST
+    )  # fmt: skip
+
+
+def read_manifest(folder: Path) -> tuple[Manifest, str]:
+    """The manifest of a bundle and its digest.
+
+    Raises:
+        UsageError: no bundle there, or a manifest that is not as it must be.
+    """
+    path = folder / MANIFEST
+    try:
+        if path.stat().st_size > MANIFEST_LIMIT:
+            raise UsageError(f"{path}: larger than {MANIFEST_LIMIT} bytes; this is no bundle")
+        raw = path.read_bytes()
+        manifest = Manifest.model_validate(json.loads(raw))
+    except OSError as error:
+        raise UsageError(
+            f"{folder}: no bundle there ({MANIFEST}: {error.strerror}); run `make train` to make one"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        reason = (
+            "{loc}: {msg}".format(**error.errors()[0])
+            if isinstance(error, ValidationError)
+            else str(error)
+        )
+        raise UsageError(f"{path}: refused: {reason}") from error
+    return manifest, hashlib.sha256(raw).hexdigest()
+
+
+def verify(folder: Path) -> tuple[Manifest, str]:
+    """Check every file of a bundle against its manifest; nothing else of it is opened before.
+
+    Raises:
+        UsageError: a file that is missing, changed, not listed, of a kind no bundle has, or outside.
+    """
+    manifest, digest = read_manifest(folder)
+    listed = set()
+    for entry in manifest.files:
+        if _unsafe(entry.path):
+            raise UsageError(f"{folder}: refused: the manifest names {entry.path!r}, outside the folder")
+        path = folder / entry.path
+        if path.suffix not in SUFFIXES:
+            raise UsageError(f"{path}: refused: no bundle holds {path.suffix or 'such'} files")
+        if path.is_symlink() or not path.is_file():
+            raise UsageError(f"{path}: refused: missing from the bundle; get the bundle anew")
+        if path.stat().st_size != entry.size or file_digest(path) != entry.sha256:
+            raise UsageError(f"{path}: refused: not what the manifest says; get the bundle anew")
+        listed.add(path)
+    present = {path for path in folder.rglob("*") if not path.is_dir()} - {folder / MANIFEST}
+    for path in sorted(present - listed):
+        raise UsageError(f"{path}: refused: not listed in the manifest; take it out")
+    return manifest, digest
+
+
+def save_bundle(
+    folder: Path,
+    *,
+    tagger: Tagger,
+    decision: Decision,
+    taxonomy: Taxonomy,
+    config: Config,
+    card: str,
+) -> str:
+    """Write a bundle to `folder`, which must not exist yet; returns the manifest's digest.
+
+    Written beside it under a temporary name and then renamed, so that a half-written bundle is
+    never found under its name.
+    """
+    from themewire import __version__
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        tagger.save(draft)
+        (draft / "taxonomy.json").write_text(taxonomy.to_json(), encoding="utf-8")
+        (draft / "decision.json").write_text(decision.model_dump_json(indent=1), encoding="utf-8")
+        (draft / "config.json").write_text(config.to_json(), encoding="utf-8")
+        (draft / "card.md").write_text(card, encoding="utf-8")
+        entries = tuple(
+            FileEntry(
+                path=path.relative_to(draft).as_posix(),
+                sha256=file_digest(path),
+                size=path.stat().st_size,
+            )
+            for path in sorted(draft.rglob("*"))
+            if path.is_file()
+        )
+        manifest = Manifest(
+            format_version=FORMAT_VERSION,
+            tagger=tagger.kind,
+            created_by=f"themewire {__version__}",
+            files=entries,
+        )
+        raw = manifest.model_dump_json(indent=1).encode()
+        (draft / MANIFEST).write_bytes(raw)
+        draft.chmod(0o755)
+        draft.rename(folder)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    return hashlib.sha256(raw).hexdigest()
+
+
+def install_bundle(source: Path, target: Path) -> None:
+    """Put a copy of a bundle in the place of the one at `target`, whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        shutil.copytree(source, draft / "new")
+        if target.exists():
+            target.rename(draft / "old")
+        (draft / "new").rename(target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def load_bundle(folder: Path | str) -> Bundle:
+    """Check a bundle and load it.
+
+    Raises:
+        UsageError: no bundle there, or one that is not what its manifest says.
+    """
+    folder = Path(os.path.normpath(folder))
+    manifest, digest = verify(folder)
+    try:
+        taxonomy = Taxonomy.from_json((folder / "taxonomy.json").read_text(encoding="utf-8"))
+        decision = Decision.model_validate_json((folder / "decision.json").read_bytes())
+        config = config_from_json((folder / "config.json").read_text(encoding="utf-8"))
+        tagger = load_tagger(manifest.tagger, folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"{folder}: refused: the bundle does not load: {error}") from error
+    if tuple(theme.theme for theme in decision.themes) != taxonomy.names:
+        raise UsageError(f"{folder}: refused: decision.json and taxonomy.json name other themes")
+    return Bundle(tagger, decision, taxonomy, config, folder, digest)

@@ -1,0 +1,274 @@
+"""Figures for multi-label tags, with the conventions they rest on.
+
+- Precision, recall and F1 are 0 where their denominator is 0 (scikit-learn's zero_division=0).
+- Macro averages run over every theme of the taxonomy, seen in the articles or not.
+- Average precision needs a positive: a theme without one is left out of the mean, and has none.
+- Exact match counts an article without themes and without tags as right.
+- LRAP runs over the articles that have at least one theme.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from themewire.decisions import Probabilities, TagArray
+from themewire.text import Story
+from themewire.themes import LabelArray
+
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Counts:
+    """True positives, false positives and false negatives, shape (n_themes,) each."""
+
+    tp: npt.NDArray[np.float64]
+    fp: npt.NDArray[np.float64]
+    fn: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ThemeFigures:
+    """How one theme is tagged."""
+
+    name: str
+    precision: float
+    recall: float
+    f1: float
+    average_precision: float | None
+    support: int
+    tagged: int
+
+
+@dataclass(frozen=True)
+class EvidenceFigures:
+    """How often the sentences shown are the labelled ones."""
+
+    pairs: int
+    """Labelled (article, theme) pairs, tagged or not."""
+    hit_at_1: float
+    hit_at_3: float
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a set of tags is worth against the labels."""
+
+    articles: int
+    micro_precision: float
+    micro_recall: float
+    micro_f1: float
+    macro_precision: float
+    macro_recall: float
+    macro_f1: float
+    mean_average_precision: float | None
+    exact_match: float
+    lrap: float | None
+    without_tag: float
+    """Share of articles that get no tag."""
+    micro_interval: tuple[float, float]
+    macro_interval: tuple[float, float]
+    """95 % bootstrap intervals of the two F1."""
+    themes: tuple[ThemeFigures, ...]
+    evidence: EvidenceFigures | None = None
+
+    def flat(self, prefix: str = "") -> dict[str, float]:
+        """Every figure by its metric name, e.g. `macro_f1`, `theme/NAME/f1`, `interval/macro_low`."""
+        named: dict[str, float | None] = {
+            "articles": self.articles,
+            "micro_precision": self.micro_precision,
+            "micro_recall": self.micro_recall,
+            "micro_f1": self.micro_f1,
+            "macro_precision": self.macro_precision,
+            "macro_recall": self.macro_recall,
+            "macro_f1": self.macro_f1,
+            "mean_average_precision": self.mean_average_precision,
+            "exact_match": self.exact_match,
+            "lrap": self.lrap,
+            "without_tag": self.without_tag,
+            "interval/micro_low": self.micro_interval[0],
+            "interval/micro_high": self.micro_interval[1],
+            "interval/macro_low": self.macro_interval[0],
+            "interval/macro_high": self.macro_interval[1],
+        }
+        if self.evidence is not None:
+            named["evidence/pairs"] = self.evidence.pairs
+            named["evidence/hit_at_1"] = self.evidence.hit_at_1
+            named["evidence/hit_at_3"] = self.evidence.hit_at_3
+        for theme in self.themes:
+            for key in ("precision", "recall", "f1", "average_precision", "support", "tagged"):
+                named[f"theme/{theme.name}/{key}"] = getattr(theme, key)
+        return {prefix + key: float(value) for key, value in named.items() if value is not None}
+
+
+def count(labels: LabelArray, tags: TagArray) -> Counts:
+    """Hits and misses a theme; both arrays of shape (n_articles, n_themes)."""
+    truth, given = labels.astype(bool), tags.astype(bool)
+    return Counts(
+        tp=(truth & given).sum(axis=0).astype(np.float64),
+        fp=(~truth & given).sum(axis=0).astype(np.float64),
+        fn=(truth & ~given).sum(axis=0).astype(np.float64),
+    )
+
+
+def ratio(above: npt.NDArray[np.float64], below: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """above / below, 0 where below is 0."""
+    return np.divide(above, below, out=np.zeros_like(above, dtype=np.float64), where=below > 0)
+
+
+def f1_of(counts: Counts) -> npt.NDArray[np.float64]:
+    """F1 = 2 tp / (2 tp + fp + fn), 0 where nothing is labelled and nothing tagged."""
+    return ratio(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn)
+
+
+def resampled_f1(
+    labels: LabelArray,
+    tags: TagArray,
+    seed: int,
+    groups: npt.NDArray[np.int64] | None = None,
+    resamples: int = RESAMPLES,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Micro and macro F1, shape (resamples,) each, of articles drawn anew with replacement.
+
+    Whole `groups`, shape (n_articles,), are drawn where given, for near-duplicates do not count
+    twice. The same seed and groups give the same draws, so that two taggers can be compared pairwise.
+    """
+    truth, given = labels.astype(bool), tags.astype(bool)
+    cells = np.stack([truth & given, ~truth & given, truth & ~given]).astype(np.float64)
+    n = labels.shape[0]
+    number = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
+    n_groups = int(number.max()) + 1 if n else 0
+    sums = np.zeros((3, n_groups, labels.shape[1]))
+    for part, cell in zip(sums, cells, strict=True):
+        np.add.at(part, number, cell)
+    rng = np.random.default_rng(seed)
+    micro, macro = np.empty(resamples), np.empty(resamples)
+    for i in range(resamples):
+        weight = np.bincount(rng.integers(n_groups, size=n_groups), minlength=n_groups)
+        tp, fp, fn = np.einsum("g,cgk->ck", weight, sums)
+        macro[i] = f1_of(Counts(tp, fp, fn)).mean()
+        total = Counts(*(np.array([side.sum()]) for side in (tp, fp, fn)))
+        micro[i] = f1_of(total)[0]
+    return micro, macro
+
+
+def interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """The 2.5th and 97.5th percentile."""
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def measure(
+    labels: LabelArray,
+    probabilities: Probabilities,
+    tags: TagArray,
+    names: Sequence[str],
+    seed: int,
+    groups: npt.NDArray[np.int64] | None = None,
+    evidence: EvidenceFigures | None = None,
+) -> Figures:
+    """All figures of tags and probabilities against labels, each of shape (n_articles, n_themes)."""
+    from sklearn.metrics import average_precision_score, label_ranking_average_precision_score
+
+    counts = count(labels, tags)
+    precision, recall = ratio(counts.tp, counts.tp + counts.fp), ratio(counts.tp, counts.tp + counts.fn)
+    f1 = f1_of(counts)
+    total = Counts(*(np.array([side.sum()]) for side in (counts.tp, counts.fp, counts.fn)))
+    ap = [
+        float(average_precision_score(labels[:, k], probabilities[:, k])) if labels[:, k].any() else None
+        for k in range(len(names))
+    ]
+    known = [value for value in ap if value is not None]
+    themed = labels.any(axis=1)
+    micro, macro = resampled_f1(labels, tags, seed, groups)
+    return Figures(
+        articles=len(labels),
+        micro_precision=float(ratio(total.tp, total.tp + total.fp)[0]),
+        micro_recall=float(ratio(total.tp, total.tp + total.fn)[0]),
+        micro_f1=float(f1_of(total)[0]),
+        macro_precision=float(precision.mean()),
+        macro_recall=float(recall.mean()),
+        macro_f1=float(f1.mean()),
+        mean_average_precision=float(np.mean(known)) if known else None,
+        exact_match=float((labels.astype(bool) == tags).all(axis=1).mean()),
+        lrap=float(
+            label_ranking_average_precision_score(labels[themed], probabilities[themed])
+        ) if themed.any() else None,
+        without_tag=float((~tags.any(axis=1)).mean()),
+        micro_interval=interval(micro),
+        macro_interval=interval(macro),
+        themes=tuple(
+            ThemeFigures(
+                name=name,
+                precision=float(precision[k]),
+                recall=float(recall[k]),
+                f1=float(f1[k]),
+                average_precision=ap[k],
+                support=int(labels[:, k].sum()),
+                tagged=int(tags[:, k].sum()),
+            )
+            for k, name in enumerate(names)
+        ),
+        evidence=evidence,
+    )
+
+
+def evidence_spans(story: Story, theme: str) -> list[tuple[str, int, int]]:
+    """(field, start, end) of each labelled evidence sentence of a theme, wherever it stands.
+
+    Evidence is verbatim once white space is collapsed, so it is looked for in that form.
+    """
+    spans = []
+    for field in ("title", "text"):
+        value = getattr(story.article, field)
+        places = [i for i, char in enumerate(value) if not char.isspace()]
+        bare = "".join(value[i] for i in places)
+        for sentence in story.article.evidence.get(theme, ()):
+            wanted = "".join(sentence.split())
+            start = bare.find(wanted) if wanted else -1
+            while start >= 0:
+                spans.append((field, places[start], places[start + len(wanted) - 1] + 1))
+                start = bare.find(wanted, start + len(wanted))
+    return spans
+
+
+def evidence_sentences(story: Story, theme: str) -> npt.NDArray[np.bool_]:
+    """Which sentences of a story are labelled evidence of a theme, shape (n_sentences,).
+
+    A sentence counts when at least half of its characters are shared with a labelled one.
+    """
+    spans = evidence_spans(story, theme)
+    hits = np.zeros(len(story.sentences), dtype=np.bool_)
+    for row, sentence in enumerate(story.sentences):
+        for field, start, end in spans:
+            shared = min(end, sentence.end) - max(start, sentence.start)
+            if field == sentence.field and 2 * shared >= sentence.end - sentence.start:
+                hits[row] = True
+    return hits
+
+
+def measure_evidence(
+    stories: Sequence[Story],
+    sentence_scores: Sequence[npt.NDArray[np.float32] | None],
+    names: Sequence[str],
+) -> EvidenceFigures | None:
+    """Evidence hit@1 and hit@3 over all labelled (article, theme) pairs, tagged or not.
+
+    `sentence_scores` holds an array of shape (n_sentences, n_themes) for each story that has
+    labelled evidence. None where no evidence is labelled.
+    """
+    first = third = pairs = 0
+    for story, scores in zip(stories, sentence_scores, strict=True):
+        for column, name in enumerate(names):
+            if scores is None or not story.article.evidence.get(name):
+                continue
+            ranked = np.argsort(-scores[:, column], kind="stable")
+            hits = evidence_sentences(story, name)[ranked]
+            pairs += 1
+            first += bool(hits[:1].any())
+            third += bool(hits[:3].any())
+    return EvidenceFigures(pairs, first / pairs, third / pairs) if pairs else None

@@ -1,0 +1,267 @@
+"""Tag stories with a bundle: the Python API and what the command reads and writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from themewire.articles import Article, BadLine, Fault, numbered, parse_line, read_lines, story_record
+from themewire.bundle import Bundle, load_bundle
+from themewire.errors import InputRefused, UsageError, missing_extra
+from themewire.text import Story
+
+MODEL_VARIABLE = "THEMEWIRE_MODEL"
+DEFAULT_MODEL = "models/champion"
+REGISTRY_URI = re.compile(r"^(models|runs):/")
+STDIN = "-"
+SPOOL_LIMIT = 2**24
+"""Bytes of standard input kept in memory while its kind is found out; more goes to a temporary file."""
+
+
+@dataclass(frozen=True)
+class EvidenceSentence:
+    """A sentence that speaks for a tag: `record[field][start:end] == text`, in code points."""
+
+    field: str
+    text: str
+    start: int
+    end: int
+    score: float
+    """The sentence's own calibrated score: a probability, were it a story of its own."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The tags of one story, with all that is known about them."""
+
+    id: str
+    themes: list[str]
+    probabilities: dict[str, float]
+    evidence: dict[str, list[EvidenceSentence]]
+    review: bool
+    review_reasons: list[str]
+    model: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The output record, in the contract's order of keys."""
+        return asdict(self)
+
+
+class Predictor:
+    """A loaded bundle that tags stories."""
+
+    def __init__(self, bundle: Bundle, name: str) -> None:
+        self.bundle = bundle
+        self.name = name
+        """What the records call the model: name and version, or folder and manifest digest."""
+
+    @property
+    def themes(self) -> tuple[str, ...]:
+        """The taxonomy's names, in order."""
+        return self.bundle.taxonomy.names
+
+    def predict(
+        self, records: Iterable[Mapping[str, Any] | Article | str]
+    ) -> list[Prediction]:
+        """Tag records with `title` and/or `text` (a plain string is a text).
+
+        Raises:
+            themewire.errors.InputRefused: a record with neither title nor text, named by position.
+        """
+        articles = []
+        for position, record in enumerate(records):
+            if isinstance(record, Article):
+                article = record
+            else:
+                try:
+                    article = story_record({"text": record} if isinstance(record, str) else record)
+                except BadLine as bad:
+                    raise InputRefused(f"record {position}: {bad.field}: {bad}") from bad
+            articles.append(article)
+        size = self.bundle.config.predict.batch
+        return [
+            found
+            for start in range(0, len(articles), size)
+            for found in self.predict_batch(articles[start : start + size])
+        ]
+
+    def predict_batch(self, articles: Sequence[Article]) -> list[Prediction]:
+        """Tag sound articles, all in memory at once."""
+        if not articles:
+            return []
+        decision, names = self.bundle.decision, self.themes
+        batch = [Story(article) for article in articles]
+        scan = self.bundle.tagger.scan(batch)
+        probabilities = decision.probabilities(scan.scores)
+        tags = decision.tags(probabilities)
+        results = []
+        for row, story in enumerate(batch):
+            columns = np.flatnonzero(tags[row])
+            reasons = decision.review_reasons(probabilities[row])
+            results.append(
+                Prediction(
+                    id=story.article.id,
+                    themes=[names[column] for column in columns],
+                    probabilities={
+                        name: round(float(value), 6)
+                        for name, value in zip(names, probabilities[row], strict=True)
+                    },
+                    evidence=self._evidence(story, columns, scan.sentence_scores(row))
+                    if len(columns)
+                    else {},
+                    review=bool(reasons),
+                    review_reasons=reasons,
+                    model=self.name,
+                )
+            )
+        return results
+
+    def _evidence(
+        self, story: Story, columns: Sequence[int], scores: np.ndarray[Any, np.dtype[np.float32]]
+    ) -> dict[str, list[EvidenceSentence]]:
+        """The best sentences of each tag, best first."""
+        found = {}
+        calibrated = self.bundle.decision.probabilities(scores)
+        for column in columns:
+            best = np.argsort(-scores[:, column], kind="stable")[: self.bundle.config.predict.evidence]
+            found[self.themes[column]] = [
+                EvidenceSentence(
+                    field=story.sentences[row].field,
+                    text=story.sentences[row].text,
+                    start=story.sentences[row].start,
+                    end=story.sentences[row].end,
+                    score=round(float(calibrated[row, column]), 6),
+                )
+                for row in best
+            ]
+        return found
+
+
+def default_model() -> str:
+    """The model used unless told otherwise: `$THEMEWIRE_MODEL`, else the champion's folder."""
+    return os.environ.get(MODEL_VARIABLE) or DEFAULT_MODEL
+
+
+def load_predictor(model: str | None = None) -> Predictor:
+    """Load a model by folder or registry address.
+
+    Raises:
+        UsageError: no model there, a refused bundle, or a registry address without the train extra.
+    """
+    given = model or default_model()
+    if REGISTRY_URI.match(given):
+        try:
+            from themewire.tracking import fetch_bundle
+        except ImportError as error:
+            raise missing_extra("train", error) from error
+        folder, name = fetch_bundle(given)
+        return Predictor(load_bundle(folder), name)
+    if not Path(given).is_dir():
+        raise UsageError(f"{given}: no model there; run `make train` to make one, or name one with --model")
+    bundle = load_bundle(given)
+    return Predictor(bundle, f"{bundle.folder}@sha256:{bundle.digest}")
+
+
+def _from_jsonl(lines: Iterable[tuple[int, bytes]], path: str) -> Iterator[Article | Fault]:
+    for number, raw in lines:
+        try:
+            article = story_record(parse_line(raw))
+        except BadLine as bad:
+            yield Fault(path, number, bad.field, bad.seen, bad.hint)
+        else:
+            yield article if article.id else article.model_copy(update={"id": f"{path}:{number}"})
+
+
+def _from_text(raw: bytes, path: str) -> Article | Fault:
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        seen = f"byte 0x{raw[error.start]:02x} at position {error.start + 1} is not UTF-8"
+        return Fault(path, 0, "encoding", seen, "save the file as UTF-8")
+    try:
+        return story_record({"id": path, "text": text})
+    except BadLine:
+        return Fault(path, 0, "text", "an empty story", "give a file with text in it")
+
+
+def _looks_like_records(spool: BinaryIO) -> bool:
+    """Whether every line that is not blank is a JSON object with `text` or `title`."""
+    found = False
+    for raw in spool:
+        bare = raw.strip()
+        if not bare:
+            continue
+        if not bare.startswith(b"{"):
+            return False
+        try:
+            record = json.loads(bare)
+        except (ValueError, RecursionError):
+            return False
+        if not ("text" in record or "title" in record):
+            return False
+        found = True
+    return found
+
+
+def _from_stdin(stdin: BinaryIO, jsonl: bool) -> Iterator[Article | Fault]:
+    if jsonl:
+        yield from _from_jsonl(numbered(stdin), STDIN)
+        return
+    with tempfile.SpooledTemporaryFile(SPOOL_LIMIT) as spool:
+        shutil.copyfileobj(stdin, spool)
+        spool.seek(0)
+        is_jsonl = _looks_like_records(spool)  # type: ignore[arg-type]
+        spool.seek(0)
+        if is_jsonl:
+            yield from _from_jsonl(numbered(spool), STDIN)
+        else:
+            yield _from_text(spool.read(), STDIN)
+
+
+def read_stories(
+    inputs: Sequence[str], stdin: BinaryIO, *, jsonl: bool = False
+) -> Iterator[Article | Fault]:
+    """Every story of the inputs, in order, each with its id; what cannot be used as a Fault.
+
+    Args:
+        inputs: files, or `-` for `stdin`. A `.jsonl` file holds a record a line, any other is one story.
+        stdin: read in whole unless `jsonl`, for only then can one tell records from a story.
+        jsonl: standard input holds a record a line.
+    """
+    for given in inputs:
+        if given == STDIN:
+            yield from _from_stdin(stdin, jsonl)
+            continue
+        path = Path(given)
+        try:
+            if path.suffix.lower() == ".jsonl":
+                yield from _from_jsonl(read_lines(path), given)
+            else:
+                yield _from_text(path.read_bytes(), given)
+        except InputRefused as error:
+            yield Fault(given, 0, "file", str(error.__cause__ or error), "give a readable file")
+        except OSError as error:
+            reason = error.strerror or str(error)
+            yield Fault(given, 0, "file", reason, "give a readable file")
+
+
+def predict_stream(
+    predictor: Predictor, stories: Iterable[Article | Fault]
+) -> Iterator[Prediction | Fault]:
+    """Tag stories batch by batch, in order; faults pass through in their place."""
+    source = iter(stories)
+    while window := list(islice(source, predictor.bundle.config.predict.batch)):
+        articles = [item for item in window if isinstance(item, Article)]
+        results = iter(predictor.predict_batch(articles))
+        for item in window:
+            yield next(results) if isinstance(item, Article) else item

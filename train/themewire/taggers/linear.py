@@ -1,0 +1,294 @@
+"""`linear`: TF-IDF of words and word pairs into one linear model a theme.
+
+Counted by `tokenizers` and numpy, in training and prediction alike; scikit-learn fits the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load_file, save_file
+from tokenizers import Regex, Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.normalizers import Lowercase
+from tokenizers.pre_tokenizers import Split
+
+from themewire.config import LinearConfig
+from themewire.taggers.base import UNLEARNED, Scores
+from themewire.text import Story, encodable
+from themewire.themes import LabelArray
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+UNKNOWN = "[UNK]"
+WORD = r"\w\w+"
+"""A word, as scikit-learn's TfidfVectorizer has it: two word characters or more."""
+
+
+class Counts(NamedTuple):
+    """TF-IDF values in compressed sparse rows, each row of length 1 or empty."""
+
+    values: npt.NDArray[np.float32]
+    columns: npt.NDArray[np.int64]
+    starts: npt.NDArray[np.int64]
+    """Shape (n_texts + 1,): row i holds the entries from starts[i] to starts[i + 1]."""
+
+
+def _word_tokenizer(words: Sequence[str]) -> Tokenizer:
+    """Words to numbers, from 1 on; 0 is any other word."""
+    vocabulary = {UNKNOWN: 0} | {word: number for number, word in enumerate(words, 1)}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
+    tokenizer.normalizer = Lowercase()
+    tokenizer.pre_tokenizer = Split(Regex(WORD), behavior="removed", invert=True)
+    return tokenizer
+
+
+class Vocabulary:
+    """Turns texts into TF-IDF rows.
+
+    Words numbered 1 to `n_skipped` are stop words: taken out before pairs are formed. The columns
+    are the remaining words, then the word pairs, whose keys are first * n_words + second.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        n_skipped: int,
+        pairs: npt.NDArray[np.int64],
+        idf: npt.NDArray[np.float32],
+        sublinear: bool,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.n_words = tokenizer.get_vocab_size()
+        self.n_skipped = n_skipped
+        self.pairs = pairs
+        self.idf = idf
+        self.sublinear = sublinear
+
+    @property
+    def n_columns(self) -> int:
+        """Words and pairs together."""
+        return len(self.idf)
+
+    def _word_numbers(
+        self, texts: Sequence[str]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The words of all texts, one after another, and the row each belongs to."""
+        encodings = self.tokenizer.encode_batch_fast([encodable(text) for text in texts])
+        lengths = np.fromiter((len(found) for found in encodings), np.int64, len(encodings))
+        words = np.empty(int(lengths.sum()), dtype=np.int64)
+        start = 0
+        for found, length in zip(encodings, lengths, strict=True):
+            words[start : start + length] = found.ids
+            start += length
+        rows = np.repeat(np.arange(len(texts)), lengths)
+        if self.n_skipped:
+            kept = (words == 0) | (words > self.n_skipped)
+            words, rows = words[kept], rows[kept]
+        return words, rows
+
+    def _entries(
+        self, texts: Sequence[str]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """(row, column, count) of everything counted, sorted by row and column."""
+        words, rows = self._word_numbers(texts)
+        first_column = self.n_skipped + 1
+        known = words > 0
+        columns, owners = words[known] - first_column, rows[known]
+        if len(self.pairs):
+            keys = words[:-1] * self.n_words + words[1:]
+            inside = (rows[:-1] == rows[1:]) & known[:-1] & known[1:]
+            keys, pair_rows = keys[inside], rows[:-1][inside]
+            places = np.searchsorted(self.pairs, keys)
+            places[places == len(self.pairs)] = 0
+            found = self.pairs[places] == keys
+            columns = np.concatenate([columns, places[found] + self.n_words - first_column])
+            owners = np.concatenate([owners, pair_rows[found]])
+        cells, counts = np.unique(owners * self.n_columns + columns, return_counts=True)
+        return cells // self.n_columns, cells % self.n_columns, counts
+
+    def rows(self, texts: Sequence[str]) -> Counts:
+        """The TF-IDF rows of texts, each normalised to length 1."""
+        owners, columns, counts = self._entries(texts)
+        weight = 1.0 + np.log(counts) if self.sublinear else counts.astype(np.float64)
+        values = weight * self.idf[columns]
+        squares = np.bincount(owners, weights=values**2, minlength=len(texts))
+        values /= np.sqrt(squares)[owners]
+        starts = np.searchsorted(owners, np.arange(len(texts) + 1))
+        return Counts(values.astype(np.float32), columns, starts)
+
+    @classmethod
+    def learn(cls, texts: Sequence[str], config: LinearConfig) -> Vocabulary:
+        """The words and pairs that stand in at least `min_df` texts, with their idf.
+
+        idf is ln((1 + n) / (1 + df)) + 1, scikit-learn's smoothed form.
+        """
+        from tokenizers.trainers import WordLevelTrainer
+
+        clean = [encodable(text) for text in texts]
+        every = _word_tokenizer([])
+        every.train_from_iterator(
+            clean,
+            WordLevelTrainer(vocab_size=2**31 - 1, special_tokens=[UNKNOWN], show_progress=False),
+        )
+        stop = sorted(_english_stop_words()) if config.stop_words else []
+        words = [*stop, *sorted(set(every.get_vocab()) - {UNKNOWN} - set(stop))]
+        draft = cls._without_idf(words, len(stop), np.empty(0, np.int64), config)
+        df = draft._document_frequency(clean)
+        kept = [word for word, n in zip(words[len(stop) :], df, strict=True) if n >= config.min_df]
+        words = [*stop, *kept]
+        draft = cls._without_idf(words, len(stop), np.empty(0, np.int64), config)
+        if config.ngrams > 1:
+            pairs = draft._frequent_pairs(clean, config.min_df)
+            draft = cls._without_idf(words, len(stop), pairs, config)
+        df = draft._document_frequency(clean)
+        draft.idf = (np.log((1 + len(clean)) / (1 + df)) + 1).astype(np.float32)
+        return draft
+
+    @classmethod
+    def _without_idf(
+        cls,
+        words: Sequence[str],
+        n_skipped: int,
+        pairs: npt.NDArray[np.int64],
+        config: LinearConfig,
+    ) -> Vocabulary:
+        idf = np.ones(len(words) - n_skipped + len(pairs), dtype=np.float32)
+        return cls(
+            _word_tokenizer(words),
+            n_skipped=n_skipped,
+            pairs=pairs,
+            idf=idf,
+            sublinear=config.sublinear,
+        )
+
+    def _document_frequency(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
+        _, columns, _ = self._entries(texts)
+        return np.bincount(columns, minlength=self.n_columns)
+
+    def _frequent_pairs(self, texts: Sequence[str], min_df: int) -> npt.NDArray[np.int64]:
+        words, rows = self._word_numbers(texts)
+        inside = (rows[:-1] == rows[1:]) & (words[:-1] > 0) & (words[1:] > 0)
+        keys = words[:-1][inside] * self.n_words + words[1:][inside]
+        pairs, numbers = np.unique(keys, return_inverse=True)
+        in_text = np.unique(rows[:-1][inside] * max(1, len(pairs)) + numbers)
+        df = np.bincount(in_text % max(1, len(pairs)), minlength=len(pairs))
+        return pairs[df >= min_df]
+
+
+def _english_stop_words() -> frozenset[str]:
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+    # one-letter words are no words here
+    return frozenset(word for word in ENGLISH_STOP_WORDS if len(word) > 1)
+
+
+@dataclass(frozen=True)
+class LinearScan:
+    """Article scores, and sentence scores on request."""
+
+    tagger: LinearTagger
+    stories: Sequence[Story]
+    scores: Scores
+
+    def sentence_scores(self, row: int) -> Scores:
+        """Each sentence read as if it were a story of its own, shape (n_sentences, n_themes)."""
+        return self.tagger.score_texts([s.text for s in self.stories[row].sentences])
+
+
+class LinearTagger:
+    """One weight a column and theme, shape (n_columns, n_themes), and one bias a theme."""
+
+    kind = "linear"
+
+    def __init__(self, vocabulary: Vocabulary, weights: Scores, bias: Scores) -> None:
+        self.vocabulary = vocabulary
+        self.weights = weights
+        self.bias = bias
+
+    def score_texts(self, texts: Sequence[str]) -> Scores:
+        """Raw scores of texts, shape (n_texts, n_themes)."""
+        counts = self.vocabulary.rows(texts)
+        scores = np.tile(self.bias, (len(texts), 1))
+        filled = np.flatnonzero(np.diff(counts.starts))
+        if len(filled):
+            products = self.weights[counts.columns] * counts.values[:, None]
+            scores[filled] += np.add.reduceat(products, counts.starts[filled], axis=0)
+        return scores
+
+    def scan(self, stories: Sequence[Story]) -> LinearScan:
+        """Read stories whole."""
+        return LinearScan(self, stories, self.score_texts([s.article.whole for s in stories]))
+
+    def save(self, folder: Path) -> None:
+        """Write `words.json` and `linear.safetensors`."""
+        self.vocabulary.tokenizer.save(str(folder / "words.json"), pretty=False)
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "weights": self.weights,
+            "bias": self.bias,
+            "idf": self.vocabulary.idf,
+            "pairs": self.vocabulary.pairs,
+            "n_skipped": np.array([self.vocabulary.n_skipped]),
+            "sublinear": np.array([int(self.vocabulary.sublinear)]),
+        }
+        save_file(arrays, folder / "linear.safetensors")
+
+    @classmethod
+    def load(cls, folder: Path) -> LinearTagger:
+        """Read what `save` wrote."""
+        arrays = load_file(folder / "linear.safetensors")
+        vocabulary = Vocabulary(
+            Tokenizer.from_file(str(folder / "words.json")),
+            n_skipped=int(arrays["n_skipped"][0]),
+            pairs=arrays["pairs"],
+            idf=arrays["idf"],
+            sublinear=bool(arrays["sublinear"][0]),
+        )
+        return cls(vocabulary, arrays["weights"], arrays["bias"])
+
+
+def fit_linear(
+    stories: Sequence[Story], labels: LabelArray, config: LinearConfig, seed: int
+) -> LinearTagger:
+    """Learn a tagger from stories and their labels, shape (n_stories, n_themes)."""
+    texts = [story.article.whole for story in stories]
+    vocabulary = Vocabulary.learn(texts, config)
+    features = as_matrix(vocabulary.rows(texts), vocabulary.n_columns)
+    weights = np.zeros((vocabulary.n_columns, labels.shape[1]), dtype=np.float32)
+    bias = np.full(labels.shape[1], UNLEARNED, dtype=np.float32)
+    for column in range(labels.shape[1]):
+        target = labels[:, column]
+        if target.min() == target.max():
+            bias[column] = -UNLEARNED if target.min() else UNLEARNED
+            continue
+        model = _make_model(config, seed).fit(features, target)
+        weights[:, column] = model.coef_[0]
+        bias[column] = model.intercept_[0]
+    return LinearTagger(vocabulary, weights, bias)
+
+
+def as_matrix(counts: Counts, n_columns: int) -> csr_matrix:
+    """The rows as a SciPy matrix, shape (n_texts, n_columns), for scikit-learn."""
+    from scipy.sparse import csr_matrix
+
+    shape = (len(counts.starts) - 1, n_columns)
+    return csr_matrix((counts.values.astype(np.float64), counts.columns, counts.starts), shape)
+
+
+def _make_model(config: LinearConfig, seed: int) -> Any:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.svm import LinearSVC
+
+    weight = "balanced" if config.balanced else None
+    if config.model == "svm":
+        return LinearSVC(C=config.c, class_weight=weight, random_state=seed)
+    return LogisticRegression(
+        C=config.c, class_weight=weight, solver="liblinear", random_state=seed
+    )

@@ -1,0 +1,126 @@
+"""Sentences with their places: the title as its own sentence, the text line by line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import median
+from typing import Literal, NamedTuple
+
+import sentencex
+
+from themewire.articles import Article
+
+LANGUAGE = "en"
+PARAGRAPH = re.compile(r"\n[ \t]*(?:\n[ \t]*)+|\n(?=[ \t]{2,}\S)|\n(?=\S{0,3}[•*·][ \t])")
+SENTENCE_END = re.compile(r"[.!?:;…][\"'”’»)\]]*\s*$")
+WRAP_WIDTHS = (45, 100)
+"""Columns at which hard-wrapped copy (old wires, mail) breaks its lines."""
+SENTENCE_LIMIT = 4000
+"""Characters; a run without any sentence end is cut at a space near here, so nothing grows without bound."""
+
+
+class Sentence(NamedTuple):
+    """One sentence of a story: `getattr(article, field)[start:end] == text`, in code points."""
+
+    field: Literal["title", "text"]
+    start: int
+    end: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Story:
+    """An article with its sentences, found once and kept."""
+
+    article: Article
+
+    @cached_property
+    def sentences(self) -> list[Sentence]:
+        """The title, then the sentences of the text, in reading order; never empty strings."""
+        return split_sentences(self.article)
+
+
+def stories(articles: list[Article]) -> list[Story]:
+    """The articles, ready to be read sentence by sentence."""
+    return [Story(article) for article in articles]
+
+
+def is_hard_wrapped(text: str) -> bool:
+    """Whether line ends are a matter of column width, as in old wire copy, not of paragraphs."""
+    lines = [line for line in text.split("\n") if line.strip()]
+    if len(lines) < 4:
+        return False
+    inner = lines[:-1]
+    width = median(len(line) for line in inner)
+    unfinished = sum(not SENTENCE_END.search(line) for line in inner)
+    return WRAP_WIDTHS[0] <= width <= WRAP_WIDTHS[1] and unfinished >= 0.6 * len(inner)
+
+
+def _blocks(text: str) -> Iterator[tuple[int, int]]:
+    """Start and end of each run of text that no sentence crosses."""
+    boundary = PARAGRAPH if is_hard_wrapped(text) else re.compile(r"\n")
+    start = 0
+    for match in boundary.finditer(text):
+        yield start, match.start()
+        start = match.end()
+    yield start, len(text)
+
+
+def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
+    while start < end and text[start].isspace():
+        start += 1
+    while end > start and text[end - 1].isspace():
+        end -= 1
+    return start, end
+
+
+def _pieces(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """A sentence, or its parts where it is longer than any sentence should be."""
+    while end - start > SENTENCE_LIMIT:
+        cut = text.rfind(" ", start + SENTENCE_LIMIT // 2, start + SENTENCE_LIMIT)
+        cut = cut if cut > 0 else start + SENTENCE_LIMIT
+        yield start, cut
+        start = cut
+    yield start, end
+
+
+def sentence_spans(text: str) -> list[tuple[int, int]]:
+    """Start and end, in code points, of every sentence of a text; white space outside."""
+    spans = []
+    for block_start, block_end in _blocks(text):
+        block = text[block_start:block_end]
+        if not block.strip():
+            continue
+        # sentencex ends a sentence at some line ends; inside a block they are only wrapping.
+        for found in sentencex.get_sentence_boundaries(LANGUAGE, block.replace("\n", " ")):
+            start = block_start + found["start_index"]
+            end = min(block_start + found["end_index"], block_end)
+            for piece in _pieces(text, start, end):
+                start_end = _trimmed(text, *piece)
+                if start_end[0] < start_end[1]:
+                    spans.append(start_end)
+    return spans
+
+
+def split_sentences(article: Article) -> list[Sentence]:
+    """The sentences of an article: its title as one, then those of its text."""
+    found = []
+    start, end = _trimmed(article.title, 0, len(article.title))
+    if start < end:
+        found.append(Sentence("title", start, end, article.title[start:end]))
+    found.extend(
+        Sentence("text", start, end, article.text[start:end])
+        for start, end in sentence_spans(article.text)
+    )
+    return found
+
+
+def encodable(text: str) -> str:
+    """Text in which halves of surrogate pairs are question marks, character for character.
+
+    Tokenizers take UTF-8 only; a string out of JSON may hold code points that have none.
+    """
+    return text.encode("utf-8", "replace").decode("utf-8")

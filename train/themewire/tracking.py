@@ -1,0 +1,349 @@
+"""Everything MLflow: the store, one run a training, the registry, and fetching a bundle back."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+# MLflow reads these when it is imported.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK", "true")
+
+import mlflow
+import mlflow.data
+from filelock import FileLock
+from mlflow.entities import Run as MlflowRun
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.tracking import MlflowClient
+from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Map, Schema
+
+from themewire.articles import Article, Reading
+from themewire.config import Config
+from themewire.errors import OutsideError, UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+logger = logging.getLogger(__name__)
+
+LOCAL_STORE = "sqlite:///mlflow.db"
+LOCAL_ARTIFACTS = "mlartifacts"
+LOCK = ".themewire/store.lock"
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+SERVING_FILE = Path(__file__).with_name("serving.py")
+SERVING_PACKAGES = ("themewire", "numpy", "onnxruntime", "pydantic", "safetensors", "sentencex",
+                    "tokenizers", "typer", "rich", "pandas", "mlflow")  # fmt: skip
+TRAINING_PACKAGES = (*SERVING_PACKAGES, "scikit-learn", "torch", "transformers", "datasets")
+EXPERIMENT_NOTE = (
+    "Each run is one training of themewire. `cv/…` are cross-validated figures (choose by these), "
+    "`test/…` are on the articles held back (believe these), `fold/…` stand on the child runs."
+)
+MODEL_NOTE = (
+    "Tags news stories by theme. `champion` is what `themewire predict` uses; `challenger` is the "
+    "latest version that did not pass the gate; the tag `gate` on a version says why."
+)
+SIGNATURE = ModelSignature(
+    inputs=Schema(
+        [ColSpec(DataType.string, name, required=False) for name in ("id", "title", "text")]
+    ),
+    outputs=Schema(
+        [
+            ColSpec(DataType.string, "id"),
+            ColSpec(Array(DataType.string), "themes"),
+            ColSpec(Map(DataType.double), "probabilities"),
+            ColSpec(AnyType(), "evidence"),
+            ColSpec(DataType.boolean, "review"),
+            ColSpec(Array(DataType.string), "review_reasons"),
+            ColSpec(DataType.string, "model"),
+        ]
+    ),
+)
+
+
+@contextmanager
+def store_lock() -> Iterator[None]:
+    """Held while the store is made, and from registering a version to giving it its alias."""
+    Path(LOCK).parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(LOCK):
+        yield
+
+
+@contextmanager
+def outside_errors(doing: str) -> Iterator[None]:
+    """Turns what MLflow and its store raise into one line."""
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise OutsideError(f"{doing}: {mlflow.get_tracking_uri()}: {reason}") from error
+
+
+def use_store() -> str:
+    """Point MLflow at `MLFLOW_TRACKING_URI`, else at the SQLite file in the current folder."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or LOCAL_STORE
+    mlflow.set_tracking_uri(uri)
+    # making a store's tables is not safe to do twice at a time
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    return uri
+
+
+def _experiment_id(name: str, uri: str) -> str:
+    with store_lock(), outside_errors("tracking store"):
+        client = MlflowClient()
+        found = client.get_experiment_by_name(name)
+        if found is not None:
+            if found.lifecycle_stage != "active":
+                raise UsageError(
+                    f"tracking.experiment: {name!r} was deleted; restore it in MLflow or name another"
+                )
+            return str(found.experiment_id)
+        local = uri.startswith("sqlite:")
+        location = Path(LOCAL_ARTIFACTS).resolve().as_uri() if local else None
+        tags = {"mlflow.note.content": EXPERIMENT_NOTE}
+        return str(client.create_experiment(name, artifact_location=location, tags=tags))
+
+
+def package_versions(names: Sequence[str]) -> dict[str, str]:
+    """The versions of the installed ones among these packages."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of the current folder, with `-dirty` where files have changed; None outside git."""
+    try:
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],  # noqa: S607
+            capture_output=True, text=True, check=True, timeout=20,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit.stdout.strip() or None
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered model version."""
+
+    name: str
+    number: str
+
+    def __str__(self) -> str:
+        return f"{self.name}/{self.number}"
+
+
+@dataclass
+class Tracked:
+    """An open run; every method writes to it."""
+
+    run: MlflowRun
+    config: Config
+    datasets: dict[str, Any]
+    model_id: str | None = None
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return str(self.run.info.run_id)
+
+    @property
+    def name(self) -> str:
+        """The run's name in the UI."""
+        return str(self.run.info.run_name)
+
+    def log_articles(self, reading: Reading, name: str, context: str) -> None:
+        """Log a data set with its digest; `context` is 'training' or 'test'."""
+        data = mlflow.data.from_huggingface(
+            article_dataset(reading.articles), name=name, digest=reading.digest[:36]
+        )
+        self.datasets[name] = data
+        mlflow.log_input(data, context=context)
+
+    def log_fold(self, fold: int, figures: Mapping[str, float], seconds: float) -> None:
+        """One child run a fold."""
+        with mlflow.start_run(run_name=f"fold {fold}", nested=True):
+            mlflow.log_param("fold", fold)
+            mlflow.log_metrics({**figures, "fold/seconds": seconds})
+
+    def log_metrics(self, figures: Mapping[str, float], data: str) -> None:
+        """Figures of the logged model on a data set named before."""
+        mlflow.log_metrics(dict(figures), model_id=self.model_id, dataset=self.datasets.get(data))
+
+    def log_table(self, table: pd.DataFrame, name: str) -> None:
+        """A table that the UI shows."""
+        mlflow.log_table(table, f"tables/{name}.json")
+
+    def log_picture(self, picture: Figure, name: str) -> None:
+        """A picture that the UI shows."""
+        mlflow.log_figure(picture, f"pictures/{name}.png")
+
+    def log_text(self, text: str, name: str) -> None:
+        """A text file beside the run."""
+        mlflow.log_text(text, name)
+
+    def log_bundle(self, folder: Path, example: Sequence[Article]) -> str:
+        """Log the model: code that carries the bundle as its artifact; returns the model's address."""
+        import pandas as pd
+
+        rows = [{"title": a.title, "text": a.text} for a in example]
+        info = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(SERVING_FILE),
+            artifacts={"bundle": str(folder)},
+            pip_requirements=[f"{n}=={v}" for n, v in package_versions(SERVING_PACKAGES).items()],
+            signature=SIGNATURE,
+            input_example=pd.DataFrame(rows),
+        )
+        self.model_id = info.model_id
+        return str(info.model_uri)
+
+    def register(self, model_uri: str, digest: str) -> Version:
+        """Make the logged model a version of the registered model; call under `store_lock`."""
+        name = self.config.tracking.registered_model
+        client = MlflowClient()
+        try:
+            client.create_registered_model(name, description=MODEL_NOTE)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        found = client.create_model_version(
+            name,
+            source=model_uri,
+            run_id=self.id,
+            model_id=self.model_id,
+            tags={"manifest_sha256": digest, "tagger": self.config.tagger.kind},
+            description=f"{self.config.tagger.kind}, trained by the run {self.name}",
+        )
+        return Version(name, str(found.version))
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Tags on the run."""
+        mlflow.set_tags(dict(tags))
+
+
+@contextmanager
+def open_run(config: Config, name: str) -> Iterator[Tracked]:
+    """Start a run in the configured experiment; it ends FAILED or KILLED if the block does.
+
+    Raises:
+        OutsideError: the store cannot be reached.
+    """
+    uri = use_store()
+    experiment = _experiment_id(config.tracking.experiment, uri)
+    tags = {"tagger": config.tagger.kind, "python": platform.python_version()}
+    commit = git_commit()
+    if commit:
+        tags["mlflow.source.git.commit"] = commit
+    with mlflow.start_run(experiment_id=experiment, run_name=name, tags=tags) as run:
+        mlflow.log_params(config.flat())
+        mlflow.log_dict(json.loads(config.to_json()), "config.json")
+        mlflow.log_dict(package_versions(TRAINING_PACKAGES), "versions.json")
+        yield Tracked(run, config, {})
+
+
+def article_dataset(articles: Sequence[Article]) -> Any:
+    """The articles as a `datasets.Dataset` with declared features; evidence as theme/sentence rows."""
+    from datasets import Dataset, Features, List, Value
+
+    text = Value("string")
+    features = Features(
+        {
+            "id": text,
+            "title": text,
+            "text": text,
+            "themes": List(text),
+            "evidence": List({"theme": text, "sentence": text}),
+            "genre": text,
+            "published": text,
+            "countries": List(text),
+            "source": text,
+        }
+    )
+    rows = [
+        article.model_dump(mode="json")
+        | {
+            "evidence": [
+                {"theme": theme, "sentence": sentence}
+                for theme, sentences in article.evidence.items()
+                for sentence in sentences
+            ]
+        }
+        for article in articles
+    ]
+    return Dataset.from_list(rows, features=features)
+
+
+def aliased_version(name: str, alias: str) -> Version | None:
+    """The version an alias stands for; None where there is none."""
+    try:
+        found = MlflowClient().get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+    return Version(name, str(found.version))
+
+
+def set_alias(found: Version, alias: str, reason: str) -> None:
+    """Point an alias at a version, and say why on the version."""
+    client = MlflowClient()
+    client.set_registered_model_alias(found.name, alias, found.number)
+    client.set_model_version_tag(found.name, found.number, "gate", reason)
+
+
+def drop_alias(name: str, alias: str) -> None:
+    """Take an alias away; nothing happens where there is none."""
+    if aliased_version(name, alias) is not None:
+        MlflowClient().delete_registered_model_alias(name, alias)
+
+
+def fetch_bundle(address: str) -> tuple[Path, str]:
+    """The local folder of the bundle that a model address carries, and the model's name.
+
+    Args:
+        address: `models:/NAME@ALIAS`, `models:/NAME/VERSION` or `runs:/ID/model`.
+
+    Raises:
+        UsageError: no such model.
+        OutsideError: the store cannot be reached.
+    """
+    use_store()
+    name = address
+    try:
+        if address.startswith("models:/") and "@" in address:
+            model, _, alias = address.removeprefix("models:/").partition("@")
+            found = MlflowClient().get_model_version_by_alias(model, alias)
+            name = f"{model}/{found.version}"
+            address = f"models:/{name}"
+        elif address.startswith("models:/"):
+            name = address.removeprefix("models:/")
+        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=address))
+    except MlflowException as error:
+        reason = str(error).strip().splitlines()[0]
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise UsageError(f"{address}: no such model: {reason}") from error
+        raise OutsideError(f"{address}: {reason}") from error
+    except OSError as error:
+        raise UsageError(f"{address}: the model's files are gone: {error}") from error
+    bundles = sorted((folder / "artifacts").iterdir()) if (folder / "artifacts").is_dir() else []
+    if len(bundles) != 1:
+        raise UsageError(f"{address}: carries no bundle; give a model that themewire has trained")
+    return bundles[0], name

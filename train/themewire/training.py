@@ -1,0 +1,284 @@
+"""The job: read, check, cross-validate, decide, train, measure, keep."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from themewire import tracking
+from themewire.articles import Article
+from themewire.bundle import Bundle, install_bundle, load_bundle, save_bundle
+from themewire.checks import CheckResult, check_corpus
+from themewire.config import Config
+from themewire.decisions import Decision, Probabilities, TagArray, cross_fitted, learn_decision
+from themewire.errors import UsageError
+from themewire.metrics import EvidenceFigures, Figures, measure, measure_evidence
+from themewire.promotion import Verdict, judge
+from themewire.report import (
+    corpus_picture,
+    error_rows,
+    model_card,
+    precision_recall_picture,
+    theme_figures_picture,
+    theme_rows,
+)
+from themewire.splits import make_folds, near_groups
+from themewire.taggers import fit_tagger
+from themewire.taggers.base import Scores, Tagger
+from themewire.text import Story, stories
+from themewire.themes import LabelArray
+
+logger = logging.getLogger(__name__)
+
+EXAMPLE_ARTICLES = 2
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A tagger's answers on labelled articles, with what they are worth; arrays are (n_articles, n_themes)."""
+
+    articles: Sequence[Article]
+    labels: LabelArray
+    probabilities: Probabilities
+    tags: TagArray
+    figures: Figures
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training left behind."""
+
+    run_id: str
+    run_name: str
+    cv: Measured
+    test: Measured | None
+    version: str | None
+    """`NAME/NUMBER` of the registered version; None where nothing is registered."""
+    verdict: Verdict | None
+    champion: Path | None
+    """The folder of the promoted bundle; None where it was not promoted or none is kept."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """Out-of-fold scores, shape (n_articles, n_themes), and how well their sentences hit the evidence."""
+
+    scores: Scores
+    folds: npt.NDArray[np.int64]
+    evidence: EvidenceFigures | None
+
+
+def labelled_sentence_scores(
+    tagger: Tagger, batch: Sequence[Story]
+) -> tuple[Scores, list[Scores | None]]:
+    """Article scores, and sentence scores of those stories that have labelled evidence."""
+    scan = tagger.scan(batch)
+    sentences = [
+        scan.sentence_scores(row) if story.article.evidence else None
+        for row, story in enumerate(batch)
+    ]
+    return scan.scores, sentences
+
+
+def cross_validate(
+    config: Config,
+    batch: Sequence[Story],
+    labels: LabelArray,
+    folds: npt.NDArray[np.int64],
+    names: Sequence[str],
+    on_fold: Callable[[int, Scores, npt.NDArray[np.bool_], float], None] | None = None,
+) -> CrossValidation:
+    """Train on all folds but one, score that one, in turn.
+
+    `on_fold` hears of each: its number, its scores, the mask of its articles, the seconds it took.
+    """
+    scores = np.zeros(labels.shape, dtype=np.float32)
+    sentences: list[Scores | None] = [None] * len(batch)
+    for fold in np.unique(folds):
+        start = time.perf_counter()
+        held = folds == fold
+        rows = np.flatnonzero(held)
+        tagger = fit_tagger(config, [batch[i] for i in np.flatnonzero(~held)], labels[~held])
+        scores[held], found = labelled_sentence_scores(tagger, [batch[i] for i in rows])
+        for row, value in zip(rows, found, strict=True):
+            sentences[row] = value
+        if on_fold is not None:
+            on_fold(int(fold) + 1, scores[held], held, time.perf_counter() - start)
+    return CrossValidation(scores, folds, measure_evidence(batch, sentences, names))
+
+
+def measure_bundle(bundle: Bundle, articles: Sequence[Article], seed: int) -> Measured:
+    """Tag labelled articles with a bundle and measure the answers."""
+    batch = stories(list(articles))
+    names = bundle.taxonomy.names
+    labels = bundle.taxonomy.label_array([article.themes for article in articles])
+    scores, sentences = labelled_sentence_scores(bundle.tagger, batch)
+    probabilities = bundle.decision.probabilities(scores)
+    tags = bundle.decision.tags(probabilities)
+    groups = near_groups(
+        [article.whole for article in articles], bundle.config.checks.near_duplicate
+    )
+    evidence = measure_evidence(batch, sentences, names)
+    figures = measure(labels, probabilities, tags, names, seed, groups, evidence)
+    return Measured(articles, labels, probabilities, tags, figures)
+
+
+def train(config: Config) -> TrainResult:
+    """Train, measure and keep a tagger as the configuration says.
+
+    Raises:
+        InputRefused: bad records or leaks; nothing is trained then.
+        UsageError: a configuration that cannot work.
+        OutsideError: the tracking store cannot be reached.
+    """
+    start = time.perf_counter()
+    checked = check_corpus(config)
+    checked.require_sound()
+    for leak in checked.leaks:
+        logger.warning("%s", leak)
+    kind = config.tagger.kind
+    with tracking.open_run(config, run_name(config)) as run:
+        run.log_articles(checked.corpus.articles, "articles", "training")
+        if checked.corpus.test.articles:
+            run.log_articles(checked.corpus.test, "test", "test")
+        run.log_picture(corpus_picture(checked.corpus), "corpus")
+        run.log_text("\n\n".join(table.markdown() for table in checked.tables), "corpus.md")
+        logger.info("training %s on %d articles", kind, len(checked.corpus.articles.articles))
+        cv, decision, tagger = _learn(config, checked, run)
+        with tempfile.TemporaryDirectory(prefix="themewire-") as scratch:
+            folder = Path(scratch) / "bundle"
+            draft = Bundle(tagger, decision, checked.corpus.taxonomy, config, folder, "")
+            test = _measure_test(draft, checked, config)
+            card = model_card(config, checked, cv.figures, test.figures if test else None)
+            digest = save_bundle(folder, tagger=tagger, decision=decision,
+                                 taxonomy=checked.corpus.taxonomy, config=config, card=card)  # fmt: skip
+            example = checked.corpus.articles.articles[:EXAMPLE_ARTICLES]
+            model_uri = run.log_bundle(folder, example)
+            _log_measured(run, cv, "cv", "articles", decision)
+            if test is not None:
+                _log_measured(run, test, "test", "test", decision)
+            run.log_text(card, "card.md")
+            version, verdict, champion = _keep(config, checked, run, folder, digest, model_uri)
+        seconds = time.perf_counter() - start
+        run.log_metrics({"seconds": seconds}, "articles")
+    return TrainResult(run.id, run.name, cv, test, version, verdict, champion, seconds)
+
+
+def run_name(config: Config) -> str:
+    """What the run is called in the list of runs: the family and its settings that matter most."""
+    tagger = config.tagger
+    return f"{tagger.kind} {tagger.model} C={tagger.c:g} 1-{tagger.ngrams} grams"
+
+
+def _learn(
+    config: Config, checked: CheckResult, run: tracking.Tracked
+) -> tuple[Measured, Decision, Tagger]:
+    """Cross-validate, learn the decision, and train on everything."""
+    articles, taxonomy = checked.corpus.articles.articles, checked.corpus.taxonomy
+    batch = stories(articles)
+    labels = taxonomy.label_array([article.themes for article in articles])
+    if not labels.any():
+        raise UsageError("data.articles: no article has a theme; label some first")
+    groups = near_groups([article.whole for article in articles], config.checks.near_duplicate)
+    folds = make_folds(articles, labels, groups, config.split.folds, config.split.seed)
+    fold_scores = np.zeros(labels.shape, dtype=np.float32)
+    fold_seconds: dict[int, float] = {}
+
+    def on_fold(fold: int, scores: Scores, held: npt.NDArray[np.bool_], seconds: float) -> None:
+        fold_scores[held] = scores
+        fold_seconds[fold] = seconds
+        logger.info("fold %d of %d: %.1f s", fold, config.split.folds, seconds)
+
+    found = cross_validate(config, batch, labels, folds, taxonomy.names, on_fold)
+    probabilities, tags = cross_fitted(
+        found.scores, labels, folds, taxonomy.names, config.decision
+    )
+    for fold, seconds in fold_seconds.items():
+        held = folds == fold - 1
+        figures = measure(labels[held], probabilities[held], tags[held], taxonomy.names, config.split.seed)
+        run.log_fold(fold, figures.flat("fold/"), seconds)
+    figures = measure(
+        labels, probabilities, tags, taxonomy.names, config.split.seed, groups, found.evidence
+    )
+    decision = learn_decision(
+        found.scores, labels, taxonomy.names, config.decision, config.review.band
+    )
+    cv = Measured(articles, labels, probabilities, tags, figures)
+    return cv, decision, fit_tagger(config, batch, labels)
+
+
+def _measure_test(draft: Bundle, checked: CheckResult, config: Config) -> Measured | None:
+    articles = checked.corpus.test.articles
+    return measure_bundle(draft, articles, config.split.seed) if articles else None
+
+
+def _log_measured(
+    run: tracking.Tracked, measured: Measured, prefix: str, data: str, decision: Decision
+) -> None:
+    import pandas as pd
+
+    what = {"cv": "cross-validation", "test": "test"}[prefix]
+    names = [theme.theme for theme in decision.themes]
+    run.log_metrics(measured.figures.flat(f"{prefix}/"), data)
+    run.log_table(pd.DataFrame(theme_rows(measured.figures, decision)), f"{prefix}_themes")
+    wrong = error_rows(measured.articles, measured.labels, measured.probabilities, measured.tags, names)
+    run.log_table(pd.DataFrame(wrong), f"{prefix}_errors")
+    run.log_picture(theme_figures_picture(measured.figures, what), f"{prefix}_themes")
+    run.log_picture(
+        precision_recall_picture(
+            measured.labels, measured.probabilities, decision, names, measured.figures, what
+        ),
+        f"{prefix}_precision_recall",
+    )
+
+
+def _keep(
+    config: Config,
+    checked: CheckResult,
+    run: tracking.Tracked,
+    folder: Path,
+    digest: str,
+    model_uri: str,
+) -> tuple[str | None, Verdict | None, Path | None]:
+    """Register the model, put it through the gate, and install it where it is promoted."""
+    if not config.tracking.registered_model:
+        return None, None, _install(config, folder)
+    # two trainings at once: the second is judged against the first
+    with tracking.store_lock(), tracking.outside_errors("model registry"):
+        name = config.tracking.registered_model
+        current = tracking.aliased_version(name, tracking.CHAMPION)
+        version = run.register(model_uri, digest)
+        champion = None
+        if current is not None:
+            champion = load_bundle(tracking.fetch_bundle(f"models:/{current}")[0])
+        verdict = judge(
+            load_bundle(folder),
+            champion,
+            checked.corpus.test.articles,
+            config.split.seed,
+            config.checks.near_duplicate,
+        )
+        alias = tracking.CHAMPION if verdict.promote else tracking.CHALLENGER
+        tracking.set_alias(version, alias, verdict.reason)
+        run.set_tags({"gate": verdict.reason, "version": str(version)})
+        kept = _install(config, folder) if verdict.promote else None
+    return str(version), verdict, kept
+
+
+def _install(config: Config, folder: Path) -> Path | None:
+    if not config.output.champion:
+        return None
+    target = Path(config.output.champion)
+    install_bundle(folder, target)
+    return target
+
+
+__all__ = ["TrainResult", "train"]
