@@ -251,7 +251,9 @@ def article_files(paths: Iterable[Path | str]) -> list[Path]:
         else:
             files = sorted(Path(name) for name in glob.glob(str(given), recursive=True))
         if not files:
-            raise InputRefused(f"{given}: no articles there; give a .jsonl file or a folder of them")
+            raise InputRefused(
+                f"{given}: no articles there; give a .jsonl file or a folder of them"
+            )
         found.update(dict.fromkeys(files))
     return list(found)
 
@@ -337,5 +339,3 @@ def story_record(record: Mapping[str, Any]) -> Article:
         evidence={},
         countries=(),
     )
-
-

@@ -113,7 +113,9 @@ def verify(folder: Path) -> tuple[Manifest, str]:
     listed = set()
     for entry in manifest.files:
         if _unsafe(entry.path):
-            raise UsageError(f"{folder}: refused: the manifest names {entry.path!r}, outside the folder")
+            raise UsageError(
+                f"{folder}: refused: the manifest names {entry.path!r}, outside the folder"
+            )
         path = folder / entry.path
         if path.suffix not in SUFFIXES:
             raise UsageError(f"{path}: refused: no bundle holds {path.suffix or 'such'} files")

@@ -85,7 +85,9 @@ class CheckResult:
     @property
     def errors(self) -> list[str]:
         """What stops a training, a line each."""
-        faults = [str(fault) for part in (self.corpus.articles, self.corpus.test) for fault in part.faults]
+        faults = [
+            str(fault) for part in (self.corpus.articles, self.corpus.test) for fault in part.faults
+        ]
         return faults + ([str(leak) for leak in self.leaks] if self.leaks_are_errors else [])
 
     @property
@@ -166,13 +168,16 @@ def repeated_phrases(texts: Iterable[str]) -> list[tuple[str, int]]:
             if run in often and position - last >= PHRASE:
                 named[run] = often[run]
                 last = position
-    return [(" ".join(run), n) for run, n in sorted(named.items(), key=lambda item: -item[1])][:SHOWN]
+    return [(" ".join(run), n) for run, n in sorted(named.items(), key=lambda item: -item[1])][
+        :SHOWN
+    ]
 
 
 def repeated_openings(articles: Sequence[Article]) -> list[tuple[str, int]]:
     """The first OPENING words that more than one article in a hundred (and more than three) share."""
     counts = Counter(
-        " ".join(WORD.findall((article.text or article.title).lower())[:OPENING]) for article in articles
+        " ".join(WORD.findall((article.text or article.title).lower())[:OPENING])
+        for article in articles
     )
     least = max(PHRASE_ARTICLES, len(articles) // 100)
     return [(opening, n) for opening, n in counts.most_common(SHOWN) if n > least]
@@ -201,7 +206,9 @@ def composition(corpus: Corpus) -> list[Table]:
     taxonomy = corpus.taxonomy
     parts = [corpus.articles.articles, corpus.test.articles]
 
-    def table(title: str, counts: Sequence[Counter[str]], order: Sequence[str] | None = None) -> Table:
+    def table(
+        title: str, counts: Sequence[Counter[str]], order: Sequence[str] | None = None
+    ) -> Table:
         both = counts[0] + counts[1]
         keys = order or [key for key, _ in both.most_common(SHOWN)]
         rows = [(key, str(counts[0][key]), str(counts[1][key])) for key in keys]

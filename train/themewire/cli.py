@@ -114,7 +114,7 @@ def train(config: ConfigArgument = None, settings: SetOption = None) -> None:
     """
     resolved = _load_config(config, settings)
     with _train_extra():
-        from themewire.training import check_corpus
+        from themewire.checks import check_corpus
         from themewire.training import train as run_training
     checked = check_corpus(resolved)
     _print_lines(checked.errors)
@@ -182,10 +182,13 @@ def predict(
     model: ModelOption = None,
     output_format: Annotated[
         str | None,
-        typer.Option("--format", metavar="table|jsonl", help="Default: table on a terminal, else jsonl."),
+        typer.Option(
+            "--format", metavar="table|jsonl", help="Default: table on a terminal, else jsonl."
+        ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", metavar="FILE", help="Where to write; default: standard output.")
+        Path | None,
+        typer.Option("--output", metavar="FILE", help="Where to write; default: standard output."),
     ] = None,
     jsonl: Annotated[
         bool, typer.Option("--jsonl", help="Standard input holds a record a line.")
@@ -321,21 +324,26 @@ def _print_figures(console: Console, figures: dict[str, Figures]) -> None:
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for position, column in enumerate(
-        ("", "articles", "macro-F1", "95 %", "micro-F1", "95 %", "mean AP", "exact", "LRAP",
-         "no tag", "evidence@1", "@3")
-    ):  # fmt: skip
-        table.add_column(column, justify="right" if position else "left", no_wrap=position == 0)
-    for name, part in figures.items():
-        evidence = part.evidence
-        table.add_row(
-            name, str(part.articles),
-            f"{part.macro_f1:.3f}", "{:.3f}–{:.3f}".format(*part.macro_interval),
-            f"{part.micro_f1:.3f}", "{:.3f}–{:.3f}".format(*part.micro_interval),
-            _figure(part.mean_average_precision), f"{part.exact_match:.3f}", _figure(part.lrap),
-            f"{part.without_tag:.3f}",
-            _figure(evidence and evidence.hit_at_1), _figure(evidence and evidence.hit_at_3),
-        )  # fmt: skip
+    table.add_column("")
+    for name in figures:
+        table.add_column(name, justify="right")
+    parts = list(figures.values())
+
+    def row(name: str, values: Iterable[str]) -> None:
+        table.add_row(name, *values)
+
+    row("articles", [str(part.articles) for part in parts])
+    row("macro-F1", [f"{part.macro_f1:.3f}" for part in parts])
+    row("  95 % interval", ["{:.3f}–{:.3f}".format(*part.macro_interval) for part in parts])
+    row("micro-F1", [f"{part.micro_f1:.3f}" for part in parts])
+    row("  95 % interval", ["{:.3f}–{:.3f}".format(*part.micro_interval) for part in parts])
+    row("mean average precision", [_figure(part.mean_average_precision) for part in parts])
+    row("exact match", [f"{part.exact_match:.3f}" for part in parts])
+    row("LRAP", [_figure(part.lrap) for part in parts])
+    row("articles without a tag", [f"{part.without_tag:.1%}" for part in parts])
+    if any(part.evidence for part in parts):
+        row("evidence hit@1", [_figure(part.evidence and part.evidence.hit_at_1) for part in parts])
+        row("evidence hit@3", [_figure(part.evidence and part.evidence.hit_at_3) for part in parts])
     console.print(table)
 
 
@@ -400,5 +408,7 @@ def main() -> NoReturn:
     except Exception as error:
         if logging.getLogger("themewire").isEnabledFor(logging.DEBUG):
             raise
-        _stop(RuntimeError(f"unexpected {type(error).__name__}: {error}; -v shows where"), UNEXPECTED)
+        _stop(
+            RuntimeError(f"unexpected {type(error).__name__}: {error}; -v shows where"), UNEXPECTED
+        )
     sys.exit(code if isinstance(code, int) else 0)

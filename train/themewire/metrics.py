@@ -115,7 +115,9 @@ def count(labels: LabelArray, tags: TagArray) -> Counts:
     )
 
 
-def ratio(above: npt.NDArray[np.float64], below: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def ratio(
+    above: npt.NDArray[np.float64], below: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
     """above / below, 0 where below is 0."""
     return np.divide(above, below, out=np.zeros_like(above, dtype=np.float64), where=below > 0)
 
@@ -175,11 +177,16 @@ def measure(
     from sklearn.metrics import average_precision_score, label_ranking_average_precision_score
 
     counts = count(labels, tags)
-    precision, recall = ratio(counts.tp, counts.tp + counts.fp), ratio(counts.tp, counts.tp + counts.fn)
+    precision, recall = (
+        ratio(counts.tp, counts.tp + counts.fp),
+        ratio(counts.tp, counts.tp + counts.fn),
+    )
     f1 = f1_of(counts)
     total = Counts(*(np.array([side.sum()]) for side in (counts.tp, counts.fp, counts.fn)))
     ap = [
-        float(average_precision_score(labels[:, k], probabilities[:, k])) if labels[:, k].any() else None
+        float(average_precision_score(labels[:, k], probabilities[:, k]))
+        if labels[:, k].any()
+        else None
         for k in range(len(names))
     ]
     known = [value for value in ap if value is not None]
@@ -195,9 +202,9 @@ def measure(
         macro_f1=float(f1.mean()),
         mean_average_precision=float(np.mean(known)) if known else None,
         exact_match=float((labels.astype(bool) == tags).all(axis=1).mean()),
-        lrap=float(
-            label_ranking_average_precision_score(labels[themed], probabilities[themed])
-        ) if themed.any() else None,
+        lrap=float(label_ranking_average_precision_score(labels[themed], probabilities[themed]))
+        if themed.any()
+        else None,
         without_tag=float((~tags.any(axis=1)).mean()),
         micro_interval=interval(micro),
         macro_interval=interval(macro),

@@ -15,7 +15,15 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from themewire.articles import Article, BadLine, Fault, numbered, parse_line, read_lines, story_record
+from themewire.articles import (
+    Article,
+    BadLine,
+    Fault,
+    numbered,
+    parse_line,
+    read_lines,
+    story_record,
+)
 from themewire.bundle import Bundle, load_bundle
 from themewire.errors import InputRefused, UsageError, missing_extra
 from themewire.text import Story
@@ -70,9 +78,7 @@ class Predictor:
         """The taxonomy's names, in order."""
         return self.bundle.taxonomy.names
 
-    def predict(
-        self, records: Iterable[Mapping[str, Any] | Article | str]
-    ) -> list[Prediction]:
+    def predict(self, records: Iterable[Mapping[str, Any] | Article | str]) -> list[Prediction]:
         """Tag records with `title` and/or `text` (a plain string is a text).
 
         Raises:
@@ -133,7 +139,9 @@ class Predictor:
         found = {}
         calibrated = self.bundle.decision.probabilities(scores)
         for column in columns:
-            best = np.argsort(-scores[:, column], kind="stable")[: self.bundle.config.predict.evidence]
+            best = np.argsort(-scores[:, column], kind="stable")[
+                : self.bundle.config.predict.evidence
+            ]
             found[self.themes[column]] = [
                 EvidenceSentence(
                     field=story.sentences[row].field,
@@ -167,7 +175,9 @@ def load_predictor(model: str | None = None) -> Predictor:
         folder, name = fetch_bundle(given)
         return Predictor(load_bundle(folder), name)
     if not Path(given).is_dir():
-        raise UsageError(f"{given}: no model there; run `make train` to make one, or name one with --model")
+        raise UsageError(
+            f"{given}: no model there; run `make train` to make one, or name one with --model"
+        )
     bundle = load_bundle(given)
     return Predictor(bundle, f"{bundle.folder}@sha256:{bundle.digest}")
 

@@ -70,7 +70,9 @@ def judge(
     if champion is None:
         return Verdict(True, "promoted: the first version")
     if champion.taxonomy != challenger.taxonomy:
-        return Verdict(False, "not promoted: the champion has another taxonomy; they are never compared")
+        return Verdict(
+            False, "not promoted: the champion has another taxonomy; they are never compared"
+        )
     if not articles:
         return Verdict(False, "not promoted: no test articles to compare on")
     low, high = macro_f1_difference(challenger, champion, articles, seed, near)
@@ -83,5 +85,6 @@ def judge(
     if cost <= 1 - SAVING:
         return Verdict(True, f"promoted: as good, {between}, at {cost:.0%} of the CPU time")
     return Verdict(
-        False, f"not promoted: neither shown to be better, {between}, nor cheaper ({cost:.0%} of the CPU time)"
+        False,
+        f"not promoted: neither shown to be better, {between}, nor cheaper ({cost:.0%} of the CPU time)",
     )

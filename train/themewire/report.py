@@ -85,7 +85,10 @@ def corpus_picture(corpus: Corpus) -> Figure:
     figure = _figure(14, 4.6)
     counts, together, lengths = figure.subplots(1, 3)
     rows = [*(names[column] for column in shown), "(none)"]
-    values = [*(int(labels[:, column].sum()) for column in shown), int((labels.sum(axis=1) == 0).sum())]
+    values = [
+        *(int(labels[:, column].sum()) for column in shown),
+        int((labels.sum(axis=1) == 0).sum()),
+    ]
     counts.bar_label(counts.barh(rows, values), fontsize=8, padding=2)
     counts.invert_yaxis()
     counts.margins(x=0.15)
@@ -98,7 +101,9 @@ def corpus_picture(corpus: Corpus) -> Figure:
                       color="white" if dark else "black")  # fmt: skip
     together.set(xticks=range(len(shown)), yticks=range(len(shown)), title="themes together",
                  yticklabels=[names[column] for column in shown])  # fmt: skip
-    together.set_xticks(range(len(shown)), [names[column] for column in shown], rotation=30, ha="right")
+    together.set_xticks(
+        range(len(shown)), [names[column] for column in shown], rotation=30, ha="right"
+    )
     words = [len(article.whole.split()) for article in articles]
     lengths.hist(np.clip(words, 0, 800), bins=40)
     lengths.set(title="length", xlabel="words (800 and more in the last bar)", ylabel="articles")
@@ -155,9 +160,7 @@ def error_rows(
     )
 
 
-def model_card(
-    config: Config, checked: CheckResult, cv: Figures, test: Figures | None
-) -> str:
+def model_card(config: Config, checked: CheckResult, cv: Figures, test: Figures | None) -> str:
     """The card that travels with the bundle, written from the run's own facts."""
     corpus = checked.corpus
     articles, held = corpus.articles.articles, corpus.test.articles

@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from themewire import tracking
-from themewire.articles import Article
 from themewire.bundle import Bundle, install_bundle, load_bundle, save_bundle
 from themewire.checks import CheckResult, check_corpus
 from themewire.config import Config
-from themewire.decisions import Decision, Probabilities, TagArray, cross_fitted, learn_decision
+from themewire.decisions import Decision, cross_fitted, learn_decision
 from themewire.errors import UsageError
-from themewire.metrics import EvidenceFigures, Figures, measure, measure_evidence
+from themewire.evaluation import Measured, labelled_sentence_scores, measure_bundle
+from themewire.metrics import EvidenceFigures, measure, measure_evidence
 from themewire.promotion import Verdict, judge
 from themewire.report import (
     corpus_picture,
@@ -38,17 +38,6 @@ from themewire.themes import LabelArray
 logger = logging.getLogger(__name__)
 
 EXAMPLE_ARTICLES = 2
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A tagger's answers on labelled articles, with what they are worth; arrays are (n_articles, n_themes)."""
-
-    articles: Sequence[Article]
-    labels: LabelArray
-    probabilities: Probabilities
-    tags: TagArray
-    figures: Figures
 
 
 @dataclass(frozen=True)
@@ -74,18 +63,6 @@ class CrossValidation:
     scores: Scores
     folds: npt.NDArray[np.int64]
     evidence: EvidenceFigures | None
-
-
-def labelled_sentence_scores(
-    tagger: Tagger, batch: Sequence[Story]
-) -> tuple[Scores, list[Scores | None]]:
-    """Article scores, and sentence scores of those stories that have labelled evidence."""
-    scan = tagger.scan(batch)
-    sentences = [
-        scan.sentence_scores(row) if story.article.evidence else None
-        for row, story in enumerate(batch)
-    ]
-    return scan.scores, sentences
 
 
 def cross_validate(
@@ -115,24 +92,10 @@ def cross_validate(
     return CrossValidation(scores, folds, measure_evidence(batch, sentences, names))
 
 
-def measure_bundle(bundle: Bundle, articles: Sequence[Article], seed: int) -> Measured:
-    """Tag labelled articles with a bundle and measure the answers."""
-    batch = stories(list(articles))
-    names = bundle.taxonomy.names
-    labels = bundle.taxonomy.label_array([article.themes for article in articles])
-    scores, sentences = labelled_sentence_scores(bundle.tagger, batch)
-    probabilities = bundle.decision.probabilities(scores)
-    tags = bundle.decision.tags(probabilities)
-    groups = near_groups(
-        [article.whole for article in articles], bundle.config.checks.near_duplicate
-    )
-    evidence = measure_evidence(batch, sentences, names)
-    figures = measure(labels, probabilities, tags, names, seed, groups, evidence)
-    return Measured(articles, labels, probabilities, tags, figures)
-
-
-def train(config: Config) -> TrainResult:
+def train(config: Config, checked: CheckResult | None = None) -> TrainResult:
     """Train, measure and keep a tagger as the configuration says.
+
+    `checked` spares a second look at a corpus that was checked already.
 
     Raises:
         InputRefused: bad records or leaks; nothing is trained then.
@@ -140,7 +103,7 @@ def train(config: Config) -> TrainResult:
         OutsideError: the tracking store cannot be reached.
     """
     start = time.perf_counter()
-    checked = check_corpus(config)
+    checked = checked or check_corpus(config)
     checked.require_sound()
     for leak in checked.leaks:
         logger.warning("%s", leak)
@@ -198,12 +161,12 @@ def _learn(
         logger.info("fold %d of %d: %.1f s", fold, config.split.folds, seconds)
 
     found = cross_validate(config, batch, labels, folds, taxonomy.names, on_fold)
-    probabilities, tags = cross_fitted(
-        found.scores, labels, folds, taxonomy.names, config.decision
-    )
+    probabilities, tags = cross_fitted(found.scores, labels, folds, taxonomy.names, config.decision)
     for fold, seconds in fold_seconds.items():
         held = folds == fold - 1
-        figures = measure(labels[held], probabilities[held], tags[held], taxonomy.names, config.split.seed)
+        figures = measure(
+            labels[held], probabilities[held], tags[held], taxonomy.names, config.split.seed
+        )
         run.log_fold(fold, figures.flat("fold/"), seconds)
     figures = measure(
         labels, probabilities, tags, taxonomy.names, config.split.seed, groups, found.evidence
@@ -229,7 +192,9 @@ def _log_measured(
     names = [theme.theme for theme in decision.themes]
     run.log_metrics(measured.figures.flat(f"{prefix}/"), data)
     run.log_table(pd.DataFrame(theme_rows(measured.figures, decision)), f"{prefix}_themes")
-    wrong = error_rows(measured.articles, measured.labels, measured.probabilities, measured.tags, names)
+    wrong = error_rows(
+        measured.articles, measured.labels, measured.probabilities, measured.tags, names
+    )
     run.log_table(pd.DataFrame(wrong), f"{prefix}_errors")
     run.log_picture(theme_figures_picture(measured.figures, what), f"{prefix}_themes")
     run.log_picture(
@@ -279,6 +244,3 @@ def _install(config: Config, folder: Path) -> Path | None:
     target = Path(config.output.champion)
     install_bundle(folder, target)
     return target
-
-
-__all__ = ["TrainResult", "train"]

@@ -1,0 +1,48 @@
+# Every target sets itself up from a bare clone: the environment is made in .venv, once.
+VENV    ?= .venv
+PYTHON  ?= python3
+CONFIG  ?= configs/default.toml
+STORY   ?=
+PORT    ?= 5000
+BIN     := $(VENV)/bin
+STORE   := $(or $(MLFLOW_TRACKING_URI),sqlite:///mlflow.db)
+
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train predict ui check test lint clean
+
+help:  ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/.ok: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade 'pip>=24'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[train,dev]' -c constraints.txt
+	touch $@
+
+setup: $(VENV)/.ok  ## Make the environment in .venv
+
+train: $(VENV)/.ok  ## Train, keep the experiment in MLflow, promote the better model (CONFIG=…)
+	$(BIN)/themewire train $(CONFIG)
+
+predict: $(VENV)/.ok  ## Tag a story: make predict STORY=story.txt
+	$(BIN)/themewire predict $(or $(STORY),$(error name a story: make predict STORY=story.txt))
+
+ui: $(VENV)/.ok  ## Open the experiments at http://127.0.0.1:5000 (PORT=…)
+	$(BIN)/mlflow ui --backend-store-uri $(STORE) --port $(PORT)
+
+check: $(VENV)/.ok  ## Look the corpus over
+	$(BIN)/themewire check $(CONFIG)
+
+test: $(VENV)/.ok  ## Run the tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.ok  ## Run ruff and mypy
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+clean:  ## Remove caches and builds; models, experiments and .venv stay
+	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .themewire
+	find train tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,54 @@
+"""A bundle on labelled articles: its answers and what they are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from themewire.articles import Article
+from themewire.bundle import Bundle
+from themewire.decisions import Probabilities, TagArray
+from themewire.metrics import Figures, measure, measure_evidence
+from themewire.splits import near_groups
+from themewire.taggers.base import Scores, Tagger
+from themewire.text import Story, stories
+from themewire.themes import LabelArray
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A tagger's answers on labelled articles, with what they are worth; arrays are (n_articles, n_themes)."""
+
+    articles: Sequence[Article]
+    labels: LabelArray
+    probabilities: Probabilities
+    tags: TagArray
+    figures: Figures
+
+
+def labelled_sentence_scores(
+    tagger: Tagger, batch: Sequence[Story]
+) -> tuple[Scores, list[Scores | None]]:
+    """Article scores, and sentence scores of those stories that have labelled evidence."""
+    scan = tagger.scan(batch)
+    sentences = [
+        scan.sentence_scores(row) if story.article.evidence else None
+        for row, story in enumerate(batch)
+    ]
+    return scan.scores, sentences
+
+
+def measure_bundle(bundle: Bundle, articles: Sequence[Article], seed: int) -> Measured:
+    """Tag labelled articles with a bundle and measure the answers."""
+    batch = stories(list(articles))
+    names = bundle.taxonomy.names
+    labels = bundle.taxonomy.label_array([article.themes for article in articles])
+    scores, sentences = labelled_sentence_scores(bundle.tagger, batch)
+    probabilities = bundle.decision.probabilities(scores)
+    tags = bundle.decision.tags(probabilities)
+    groups = near_groups(
+        [article.whole for article in articles], bundle.config.checks.near_duplicate
+    )
+    evidence = measure_evidence(batch, sentences, names)
+    figures = measure(labels, probabilities, tags, names, seed, groups, evidence)
+    return Measured(articles, labels, probabilities, tags, figures)
