@@ -203,7 +203,8 @@ def article_faults(
             if not isinstance(sentence, str):
                 continue
             bare = collapsed(sentence)
-            if not bare or not any(bare in part for part in whole):
+            # where the text itself is at fault, its evidence would only repeat that
+            if any(whole) and (not bare or not any(bare in part for part in whole)):
                 faults.append((f"evidence.{name}[{position}]", shown(sentence),
                                "copy the sentence as it stands in title or text"))  # fmt: skip
     return (None if faults else article), faults

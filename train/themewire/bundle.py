@@ -21,7 +21,7 @@ from themewire.taggers.base import Tagger
 from themewire.themes import Taxonomy
 
 MANIFEST = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION: Literal[1] = 1
 SIZE_LIMIT = 8 * 2**30
 """Bytes a file of a bundle may have; a manifest that claims more is refused."""
 MANIFEST_LIMIT = 2**20

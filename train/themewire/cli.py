@@ -5,6 +5,7 @@ Heavy imports stay inside the commands, so that `--help` and `predict` start at 
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -223,9 +224,6 @@ def predict(
 def _output(path: Path | None) -> Iterator[TextIO]:
     """Standard output, or a file that gets its name only once it is whole."""
     if path is None:
-        if hasattr(sys.stdout, "reconfigure"):
-            # halves of surrogate pairs have no UTF-8; in JSON the escape stands for the same
-            sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
         yield sys.stdout
         sys.stdout.flush()
         return
@@ -342,8 +340,14 @@ def _print_figures(console: Console, figures: dict[str, Figures]) -> None:
     row("LRAP", [_figure(part.lrap) for part in parts])
     row("articles without a tag", [f"{part.without_tag:.1%}" for part in parts])
     if any(part.evidence for part in parts):
-        row("evidence hit@1", [_figure(part.evidence and part.evidence.hit_at_1) for part in parts])
-        row("evidence hit@3", [_figure(part.evidence and part.evidence.hit_at_3) for part in parts])
+        row(
+            "evidence hit@1",
+            [_figure(part.evidence.hit_at_1 if part.evidence else None) for part in parts],
+        )
+        row(
+            "evidence hit@3",
+            [_figure(part.evidence.hit_at_3 if part.evidence else None) for part in parts],
+        )
     console.print(table)
 
 
@@ -389,22 +393,51 @@ def _stop(error: BaseException, code: int) -> NoReturn:
     sys.exit(code)
 
 
+class _Stdout(io.TextIOWrapper):
+    """Standard output that ends the program, successfully, when its reader has gone."""
+
+    @classmethod
+    def over(cls, stream: TextIO) -> _Stdout:
+        # halves of surrogate pairs have no UTF-8; in JSON the escape stands for the same
+        return cls(
+            stream.buffer,
+            encoding="utf-8",
+            errors="backslashreplace",
+            line_buffering=stream.isatty(),
+        )
+
+    def write(self, text: str) -> int:
+        with self._reader_may_leave():
+            return super().write(text)
+
+    def flush(self) -> None:
+        with self._reader_may_leave():
+            super().flush()
+
+    @contextmanager
+    def _reader_may_leave(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            # what is still held back must not be flushed into the closed pipe at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            raise SystemExit(0) from None
+
+
 def main() -> NoReturn:
     """Run a command; every error ends in one line and the contract's exit code."""
+    sys.stdout = _Stdout.over(sys.stdout)
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()
     except ThemewireError as error:
         _stop(error, error.exit_code)
     except typer.exceptions.TyperException as error:
-        message = getattr(error, "format_message", lambda: str(error))()
+        message = getattr(error, "format_message", error.__str__)()
+        message = " ".join(message.split())
         _stop(UsageError(f"{message} (see themewire --help)"), UsageError.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        # the reader has what it wanted; keep the interpreter from flushing into the closed pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except Exception as error:
         if logging.getLogger("themewire").isEnabledFor(logging.DEBUG):
             raise

@@ -112,7 +112,7 @@ class Predictor:
         tags = decision.tags(probabilities)
         results = []
         for row, story in enumerate(batch):
-            columns = np.flatnonzero(tags[row])
+            columns: list[int] = np.flatnonzero(tags[row]).tolist()
             reasons = decision.review_reasons(probabilities[row])
             results.append(
                 Prediction(
@@ -123,7 +123,7 @@ class Predictor:
                         for name, value in zip(names, probabilities[row], strict=True)
                     },
                     evidence=self._evidence(story, columns, scan.sentence_scores(row))
-                    if len(columns)
+                    if columns
                     else {},
                     review=bool(reasons),
                     review_reasons=reasons,

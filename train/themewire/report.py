@@ -196,8 +196,8 @@ def model_card(config: Config, checked: CheckResult, cv: Figures, test: Figures 
         "## Intended use and limits",
         "- For sorting news for people who read it; not for decisions about persons.",
         "- Learned from English copy; other languages are outside what was measured.",
-        "- A probability says how often such a score was right on the articles it learned from; where "
-        "themes are rarer, it promises too much.",
+        "- A probability says how often such a score was right on the articles it learned from; "
+        + "where themes are rarer, it promises too much.",
         "- Stories marked for review are those near a threshold; a person should read them.",
         "",
     ]

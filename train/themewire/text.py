@@ -95,7 +95,9 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
         if not block.strip():
             continue
         # sentencex ends a sentence at some line ends; inside a block they are only wrapping.
-        for found in sentencex.get_sentence_boundaries(LANGUAGE, block.replace("\n", " ")):
+        for found in sentencex.get_sentence_boundaries(
+            LANGUAGE, encodable(block).replace("\n", " ")
+        ):
             start = block_start + found["start_index"]
             end = min(block_start + found["end_index"], block_end)
             for piece in _pieces(text, start, end):

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LOCAL_STORE = "sqlite:///mlflow.db"
+LOCAL_STORE = "mlflow.db"
 LOCAL_ARTIFACTS = "mlartifacts"
 LOCK = ".themewire/store.lock"
 CHAMPION = "champion"
@@ -93,7 +93,8 @@ def outside_errors(doing: str) -> Iterator[None]:
 
 def use_store() -> str:
     """Point MLflow at `MLFLOW_TRACKING_URI`, else at the SQLite file in the current folder."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or LOCAL_STORE
+    # in full, for MLflow keeps one store for each address it has seen
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(LOCAL_STORE).resolve()}"
     mlflow.set_tracking_uri(uri)
     # making a store's tables is not safe to do twice at a time
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -173,7 +174,7 @@ class Tracked:
     def log_articles(self, reading: Reading, name: str, context: str) -> None:
         """Log a data set with its digest; `context` is 'training' or 'test'."""
         data = mlflow.data.from_huggingface(
-            article_dataset(reading.articles), name=name, digest=reading.digest[:36]
+            _with_filled_columns(reading.articles), name=name, digest=reading.digest[:36]
         )
         self.datasets[name] = data
         mlflow.log_input(data, context=context)
@@ -290,6 +291,12 @@ def article_dataset(articles: Sequence[Article]) -> Any:
         for article in articles
     ]
     return Dataset.from_list(rows, features=features)
+
+
+def _with_filled_columns(articles: Sequence[Article]) -> Any:
+    """The dataset without the columns that are empty throughout, whose type MLflow cannot infer."""
+    data = article_dataset(articles)
+    return data.select_columns([name for name in data.column_names if any(data[name])])
 
 
 def aliased_version(name: str, alias: str) -> Version | None:

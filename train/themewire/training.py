@@ -82,8 +82,10 @@ def cross_validate(
     for fold in np.unique(folds):
         start = time.perf_counter()
         held = folds == fold
-        rows = np.flatnonzero(held)
-        tagger = fit_tagger(config, [batch[i] for i in np.flatnonzero(~held)], labels[~held])
+        rows: list[int] = np.flatnonzero(held).tolist()
+        tagger = fit_tagger(
+            config, [batch[i] for i in np.flatnonzero(~held).tolist()], labels[~held]
+        )
         scores[held], found = labelled_sentence_scores(tagger, [batch[i] for i in rows])
         for row, value in zip(rows, found, strict=True):
             sentences[row] = value
