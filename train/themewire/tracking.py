@@ -181,7 +181,8 @@ class Tracked:
 
     def log_fold(self, fold: int, figures: Mapping[str, float], seconds: float) -> None:
         """One child run a fold."""
-        with mlflow.start_run(run_name=f"fold {fold}", nested=True):
+        home = self.run.info.experiment_id
+        with mlflow.start_run(experiment_id=home, run_name=f"fold {fold}", nested=True):
             mlflow.log_param("fold", fold)
             mlflow.log_metrics({**figures, "fold/seconds": seconds})
 
