@@ -100,7 +100,7 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     taxonomy = config.load_taxonomy()
     batch = stories([Article.model_validate(record) for record in tiny_records(60, 1)])
     labels = taxonomy.label_array([story.article.themes for story in batch])
-    tagger = fit_tagger(config, batch, labels)
+    tagger = fit_tagger(config, batch, labels, taxonomy.names)
     scores = tagger.scan(batch).scores
     decision = learn_decision(scores, labels, taxonomy.names, config.decision, config.review.band)
     folder = tmp_path_factory.mktemp("bundle") / "tiny"

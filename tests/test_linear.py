@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from tests.conftest import tiny_records
+from tests.conftest import NAMES, tiny_records
 from themewire.articles import Article
 from themewire.config import LinearConfig
 from themewire.taggers.base import UNLEARNED
@@ -38,7 +38,7 @@ def test_counts_are_scikit_learns(stop_words, ngrams, sublinear):
 def fitted(**settings):
     batch = stories([Article.model_validate(record) for record in tiny_records(60, 1)])
     labels = plain_taxonomy(["sale", "drill"]).label_array([s.article.themes for s in batch])
-    return fit_linear(batch, labels, LinearConfig(**settings), 0), batch, labels
+    return fit_linear(batch, labels, NAMES, LinearConfig(**settings), 0), batch, labels
 
 
 @pytest.mark.parametrize("model", ["logistic", "svm"])
@@ -65,8 +65,17 @@ def test_a_theme_without_examples_stays_unlearned():
     batch = stories([Article.model_validate(record) for record in tiny_records(20, 1)])
     labels = np.zeros((20, 2), dtype=np.int8)
     labels[:10, 0] = 1
-    scores = fit_linear(batch, labels, LinearConfig(), 0).scan(batch).scores
+    scores = fit_linear(batch, labels, NAMES, LinearConfig(), 0).scan(batch).scores
     assert (scores[:, 1] == UNLEARNED).all()
+
+
+def test_sentences_teach_and_pool():
+    alone, batch, _ = fitted(sentence_weight=0.0, pool=0.0)
+    taught, _, _ = fitted(sentence_weight=0.3, pool=1.0)
+    scan = taught.scan(batch)
+    best = np.array([scan.sentence_scores(row).max(axis=0) for row in range(len(batch))])
+    assert np.allclose(scan.scores, best, atol=1e-6)
+    assert not np.allclose(alone.weights, taught.weights)
 
 
 def test_empty_and_unknown_texts_get_the_bias():

@@ -5,8 +5,8 @@ import pytest
 
 from tests.conftest import NAMES
 from themewire.articles import Article
-from themewire.metrics import evidence_sentences, measure, measure_evidence, resampled_f1
-from themewire.text import Story
+from themewire.metrics import measure, measure_evidence, resampled_f1
+from themewire.text import Story, evidence_sentences
 
 # four articles, two themes: (1,0) (1,1) (0,0) (0,1)
 LABELS = np.array([[1, 0], [1, 1], [0, 0], [0, 1]], dtype=np.int8)

@@ -75,6 +75,11 @@ class LinearConfig(Section):
     """Inverse of the regularisation's strength."""
     balanced: bool = True
     """Whether rare themes' articles weigh more, as scikit-learn's class_weight='balanced'."""
+    sentence_weight: Annotated[float, Field(ge=0.0)] = 0.3
+    """Weight of a sentence, against an article's 1, where evidence says what each sentence carries;
+    0: nothing is learned from sentences."""
+    pool: Fraction = 0.8
+    """Share of the best sentence's score in an article's, the rest being the whole text's."""
 
 
 class SplitConfig(Section):

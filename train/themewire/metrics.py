@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from themewire.decisions import Probabilities, TagArray
-from themewire.text import Story
+from themewire.text import Story, evidence_sentences
 from themewire.themes import LabelArray
 
 RESAMPLES = 2000
@@ -222,40 +222,6 @@ def measure(
         ),
         evidence=evidence,
     )
-
-
-def evidence_spans(story: Story, theme: str) -> list[tuple[str, int, int]]:
-    """(field, start, end) of each labelled evidence sentence of a theme, wherever it stands.
-
-    Evidence is verbatim once white space is collapsed, so it is looked for in that form.
-    """
-    spans = []
-    for field in ("title", "text"):
-        value = getattr(story.article, field)
-        places = [i for i, char in enumerate(value) if not char.isspace()]
-        bare = "".join(value[i] for i in places)
-        for sentence in story.article.evidence.get(theme, ()):
-            wanted = "".join(sentence.split())
-            start = bare.find(wanted) if wanted else -1
-            while start >= 0:
-                spans.append((field, places[start], places[start + len(wanted) - 1] + 1))
-                start = bare.find(wanted, start + len(wanted))
-    return spans
-
-
-def evidence_sentences(story: Story, theme: str) -> npt.NDArray[np.bool_]:
-    """Which sentences of a story are labelled evidence of a theme, shape (n_sentences,).
-
-    A sentence counts when at least half of its characters are shared with a labelled one.
-    """
-    spans = evidence_spans(story, theme)
-    hits = np.zeros(len(story.sentences), dtype=np.bool_)
-    for row, sentence in enumerate(story.sentences):
-        for field, start, end in spans:
-            shared = min(end, sentence.end) - max(start, sentence.start)
-            if field == sentence.field and 2 * shared >= sentence.end - sentence.start:
-                hits[row] = True
-    return hits
 
 
 def measure_evidence(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
 from typing import Literal, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import sentencex
 
 from themewire.articles import Article
+from themewire.themes import LabelArray
 
 LANGUAGE = "en"
 PARAGRAPH = re.compile(r"\n[ \t]*(?:\n[ \t]*)+|\n(?=[ \t]{2,}\S)|\n(?=\S{0,3}[•*·][ \t])")
@@ -118,6 +121,60 @@ def split_sentences(article: Article) -> list[Sentence]:
         for start, end in sentence_spans(article.text)
     )
     return found
+
+
+def evidence_spans(story: Story, theme: str) -> list[tuple[str, int, int]]:
+    """(field, start, end) of each labelled evidence sentence of a theme, wherever it stands.
+
+    Evidence is verbatim once white space is collapsed, so it is looked for in that form.
+    """
+    spans = []
+    for field in ("title", "text"):
+        value = getattr(story.article, field)
+        places = [i for i, char in enumerate(value) if not char.isspace()]
+        bare = "".join(value[i] for i in places)
+        for sentence in story.article.evidence.get(theme, ()):
+            wanted = "".join(sentence.split())
+            start = bare.find(wanted) if wanted else -1
+            while start >= 0:
+                spans.append((field, places[start], places[start + len(wanted) - 1] + 1))
+                start = bare.find(wanted, start + len(wanted))
+    return spans
+
+
+def evidence_sentences(story: Story, theme: str) -> npt.NDArray[np.bool_]:
+    """Which sentences of a story are labelled evidence of a theme, shape (n_sentences,).
+
+    A sentence counts when at least half of its characters are shared with a labelled one.
+    """
+    spans = evidence_spans(story, theme)
+    hits = np.zeros(len(story.sentences), dtype=np.bool_)
+    for row, sentence in enumerate(story.sentences):
+        for field, start, end in spans:
+            shared = min(end, sentence.end) - max(start, sentence.start)
+            if field == sentence.field and 2 * shared >= sentence.end - sentence.start:
+                hits[row] = True
+    return hits
+
+
+def labelled_sentences(
+    stories: Sequence[Story], labels: LabelArray, names: Sequence[str]
+) -> tuple[list[str], LabelArray]:
+    """The sentences whose themes are known, and those themes, shape (n_sentences, n_themes).
+
+    Known are the sentences of stories without a theme, and of stories with evidence for every theme.
+    """
+    texts: list[str] = []
+    carried = []
+    for story, row in zip(stories, labels, strict=True):
+        themes = [name for name, given in zip(names, row, strict=True) if given]
+        if all(story.article.evidence.get(theme) for theme in themes):
+            texts += [sentence.text for sentence in story.sentences]
+            found = np.column_stack([evidence_sentences(story, name) for name in names])
+            carried.append(found & row.astype(bool))
+    if not carried:
+        return [], np.empty((0, len(names)), dtype=np.int8)
+    return texts, np.concatenate(carried).astype(np.int8)
 
 
 def encodable(text: str) -> str:

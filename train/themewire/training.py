@@ -84,7 +84,7 @@ def cross_validate(
         held = folds == fold
         rows: list[int] = np.flatnonzero(held).tolist()
         tagger = fit_tagger(
-            config, [batch[i] for i in np.flatnonzero(~held).tolist()], labels[~held]
+            config, [batch[i] for i in np.flatnonzero(~held).tolist()], labels[~held], names
         )
         scores[held], found = labelled_sentence_scores(tagger, [batch[i] for i in rows])
         for row, value in zip(rows, found, strict=True):
@@ -177,7 +177,7 @@ def _learn(
         found.scores, labels, taxonomy.names, config.decision, config.review.band
     )
     cv = Measured(articles, labels, probabilities, tags, figures)
-    return cv, decision, fit_tagger(config, batch, labels)
+    return cv, decision, fit_tagger(config, batch, labels, taxonomy.names)
 
 
 def _measure_test(draft: Bundle, checked: CheckResult, config: Config) -> Measured | None:

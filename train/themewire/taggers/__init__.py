@@ -24,6 +24,8 @@ def load_tagger(kind: str, folder: Path) -> Tagger:
     raise UsageError(f"{folder}: refused: tagger {kind!r} is not known here; upgrade themewire")
 
 
-def fit_tagger(config: Config, stories: Sequence[Story], labels: LabelArray) -> Tagger:
+def fit_tagger(
+    config: Config, stories: Sequence[Story], labels: LabelArray, names: Sequence[str]
+) -> Tagger:
     """Train the tagger a configuration names; labels have shape (n_stories, n_themes)."""
-    return fit_linear(stories, labels, config.tagger, config.split.seed)
+    return fit_linear(stories, labels, names, config.tagger, config.split.seed)

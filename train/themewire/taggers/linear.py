@@ -20,7 +20,7 @@ from tokenizers.pre_tokenizers import Split
 
 from themewire.config import LinearConfig
 from themewire.taggers.base import UNLEARNED, Scores
-from themewire.text import Story, encodable
+from themewire.text import Story, encodable, labelled_sentences
 from themewire.themes import LabelArray
 
 if TYPE_CHECKING:
@@ -192,15 +192,18 @@ def _english_stop_words() -> frozenset[str]:
 
 @dataclass(frozen=True)
 class LinearScan:
-    """Article scores, and sentence scores on request."""
+    """Article scores, and sentence scores: kept where pooling needed them, else on request."""
 
     tagger: LinearTagger
     stories: Sequence[Story]
     scores: Scores
+    kept: Sequence[Scores] | None
 
     def sentence_scores(self, row: int) -> Scores:
         """Each sentence read as if it were a story of its own, shape (n_sentences, n_themes)."""
-        return self.tagger.score_texts([s.text for s in self.stories[row].sentences])
+        if self.kept is not None:
+            return self.kept[row]
+        return self.tagger.score_sentences([self.stories[row]])[0]
 
 
 class LinearTagger:
@@ -208,10 +211,11 @@ class LinearTagger:
 
     kind = "linear"
 
-    def __init__(self, vocabulary: Vocabulary, weights: Scores, bias: Scores) -> None:
+    def __init__(self, vocabulary: Vocabulary, weights: Scores, bias: Scores, pool: float) -> None:
         self.vocabulary = vocabulary
         self.weights = weights
         self.bias = bias
+        self.pool = pool
 
     def score_texts(self, texts: Sequence[str]) -> Scores:
         """Raw scores of texts, shape (n_texts, n_themes)."""
@@ -223,9 +227,28 @@ class LinearTagger:
             scores[filled] += np.add.reduceat(products, counts.starts[filled], axis=0)
         return scores
 
+    def score_sentences(self, stories: Sequence[Story]) -> list[Scores]:
+        """Raw scores of the sentences of each story, shape (n_sentences, n_themes) each."""
+        scores = self.score_texts([s.text for story in stories for s in story.sentences])
+        ends = np.cumsum([len(story.sentences) for story in stories])
+        return np.split(scores, ends[:-1])
+
     def scan(self, stories: Sequence[Story]) -> LinearScan:
-        """Read stories whole."""
-        return LinearScan(self, stories, self.score_texts([s.article.whole for s in stories]))
+        """Read stories whole and, where the best sentence has a share, sentence by sentence."""
+        scores = self.score_texts([story.article.whole for story in stories])
+        if not self.pool:
+            return LinearScan(self, stories, scores, None)
+        kept = self.score_sentences(stories)
+        # a story of control characters alone has no sentence: then the whole stands in
+        best = np.array(
+            [
+                found.max(axis=0) if len(found) else whole
+                for found, whole in zip(kept, scores, strict=True)
+            ]
+        )
+        return LinearScan(
+            self, stories, ((1 - self.pool) * scores + self.pool * best).astype(np.float32), kept
+        )
 
     def save(self, folder: Path) -> None:
         """Write `words.json` and `linear.safetensors`."""
@@ -237,6 +260,7 @@ class LinearTagger:
             "pairs": self.vocabulary.pairs,
             "n_skipped": np.array([self.vocabulary.n_skipped]),
             "sublinear": np.array([int(self.vocabulary.sublinear)]),
+            "pool": np.array([self.pool]),
         }
         save_file(arrays, folder / "linear.safetensors")
 
@@ -251,15 +275,29 @@ class LinearTagger:
             idf=arrays["idf"],
             sublinear=bool(arrays["sublinear"][0]),
         )
-        return cls(vocabulary, arrays["weights"], arrays["bias"])
+        return cls(vocabulary, arrays["weights"], arrays["bias"], float(arrays["pool"][0]))
 
 
 def fit_linear(
-    stories: Sequence[Story], labels: LabelArray, config: LinearConfig, seed: int
+    stories: Sequence[Story],
+    labels: LabelArray,
+    names: Sequence[str],
+    config: LinearConfig,
+    seed: int,
 ) -> LinearTagger:
-    """Learn a tagger from stories and their labels, shape (n_stories, n_themes)."""
+    """Learn a tagger from stories and their labels, shape (n_stories, n_themes).
+
+    Where evidence is labelled, sentences are further examples: each with the themes it is evidence
+    of, which teaches the words that carry a theme and not the company they keep.
+    """
     texts = [story.article.whole for story in stories]
     vocabulary = Vocabulary.learn(texts, config)
+    weight = np.ones(len(texts))
+    if config.sentence_weight:
+        sentences, carried = labelled_sentences(stories, labels, names)
+        texts += sentences
+        labels = np.concatenate([labels, carried])
+        weight = np.concatenate([weight, np.full(len(sentences), config.sentence_weight)])
     features = as_matrix(vocabulary.rows(texts), vocabulary.n_columns)
     weights = np.zeros((vocabulary.n_columns, labels.shape[1]), dtype=np.float32)
     bias = np.full(labels.shape[1], UNLEARNED, dtype=np.float32)
@@ -268,10 +306,10 @@ def fit_linear(
         if target.min() == target.max():
             bias[column] = -UNLEARNED if target.min() else UNLEARNED
             continue
-        model = _make_model(config, seed).fit(features, target)
+        model = _make_model(config, seed).fit(features, target, sample_weight=weight)
         weights[:, column] = model.coef_[0]
         bias[column] = model.intercept_[0]
-    return LinearTagger(vocabulary, weights, bias)
+    return LinearTagger(vocabulary, weights, bias, config.pool)
 
 
 def as_matrix(counts: Counts, n_columns: int) -> csr_matrix:
