@@ -326,7 +326,7 @@ def _make_model(config: LinearConfig, seed: int) -> Any:
 
     weight = "balanced" if config.balanced else None
     if config.model == "svm":
-        return LinearSVC(C=config.c, class_weight=weight, random_state=seed)
+        return LinearSVC(C=config.c, class_weight=weight, random_state=seed, max_iter=10_000)
     return LogisticRegression(
         C=config.c, class_weight=weight, solver="liblinear", random_state=seed
     )
