@@ -72,12 +72,15 @@ def test_output_is_written_whole(tiny_bundle, tmp_path):
         (["predict", "--format", "xml"], 2, "--format 'xml': choose table or jsonl"),
         (["predict", "--colour"], 2, "No such option"),
         (["fly"], 2, "No such command"),
+        (["predict", "--model", "{bundle}", "--output", "no/where.jsonl"], 2, "cannot be written"),
+        (["predict", "--model", "{bundle}", "--output", "/dev/null/x"], 2, "cannot be written"),
         (["train", "nothing.toml"], 2, "no such configuration"),
         (["train", "--set", "split.sede=1"], 2, "did you mean split.seed?"),
         (["check", "--set", 'taxonomy.names=["a"]'], 1, "no articles there"),
     ],
 )
-def test_user_errors_are_one_line(tmp_path, args, code, message):
+def test_user_errors_are_one_line(tiny_bundle, tmp_path, args, code, message):
+    args = [str(tiny_bundle) if arg == "{bundle}" else arg for arg in args]
     found = run(*args, cwd=tmp_path, stdin="x")
     assert found.returncode == code
     assert message in found.stderr

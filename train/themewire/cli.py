@@ -11,14 +11,20 @@ import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
 import typer
 
 from themewire import __version__
-from themewire.errors import InputRefused, ThemewireError, UsageError, missing_extra
+from themewire.errors import (
+    InputRefused,
+    OutsideError,
+    ThemewireError,
+    UsageError,
+    missing_extra,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -233,9 +239,16 @@ def _output(path: Path | None) -> Iterator[TextIO]:
             yield stream
         draft.replace(path)
     except OSError as error:
-        raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from error
+        # a place that cannot be written to is the user's to change, a full disk is not
+        wrong_place = isinstance(
+            error,
+            FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError,
+        )
+        kind = UsageError if wrong_place else OutsideError
+        raise kind(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink()
 
 
 class _JsonlWriter:
