@@ -114,11 +114,7 @@ def _experiment_id(name: str, uri: str) -> str:
             return str(found.experiment_id)
         local = uri.startswith("sqlite:")
         location = Path(LOCAL_ARTIFACTS).resolve().as_uri() if local else None
-        # the kind makes the UI open on runs and figures rather than on traces
-        tags = {
-            "mlflow.note.content": EXPERIMENT_NOTE,
-            "mlflow.experimentKind": "custom_model_development",
-        }
+        tags = {"mlflow.note.content": EXPERIMENT_NOTE}
         return str(client.create_experiment(name, artifact_location=location, tags=tags))
 
 
