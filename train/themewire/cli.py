@@ -38,8 +38,6 @@ INTERRUPTED = 130
 UNEXPECTED = 3
 DEFAULT_CONFIG = Path("configs/default.toml")
 FORMATS = ("table", "jsonl")
-CUT = 100
-"""Characters of an evidence sentence in the table, on a terminal whose width is not known."""
 
 app = typer.Typer(
     name="themewire",
@@ -53,7 +51,7 @@ app = typer.Typer(
 ConfigArgument = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[CONFIG]", help="A TOML file; default: configs/default.toml.", show_default=False
+        metavar="CONFIG", help="A TOML file; default: configs/default.toml.", show_default=False
     ),
 ]
 SetOption = Annotated[
@@ -181,7 +179,7 @@ def predict(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[INPUT]...",
+            metavar="INPUT...",
             help="Text files (a story each), .jsonl files (a record a line), or - for standard input.",
             show_default=False,
         ),

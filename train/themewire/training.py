@@ -61,7 +61,6 @@ class CrossValidation:
     """Out-of-fold scores, shape (n_articles, n_themes), and how well their sentences hit the evidence."""
 
     scores: Scores
-    folds: npt.NDArray[np.int64]
     evidence: EvidenceFigures | None
 
 
@@ -71,11 +70,11 @@ def cross_validate(
     labels: LabelArray,
     folds: npt.NDArray[np.int64],
     names: Sequence[str],
-    on_fold: Callable[[int, Scores, npt.NDArray[np.bool_], float], None] | None = None,
+    on_fold: Callable[[int, float], None] | None = None,
 ) -> CrossValidation:
     """Train on all folds but one, score that one, in turn.
 
-    `on_fold` hears of each: its number, its scores, the mask of its articles, the seconds it took.
+    `on_fold` hears of each: its number, from 1, and the seconds it took.
     """
     scores = np.zeros(labels.shape, dtype=np.float32)
     sentences: list[Scores | None] = [None] * len(batch)
@@ -90,8 +89,8 @@ def cross_validate(
         for row, value in zip(rows, found, strict=True):
             sentences[row] = value
         if on_fold is not None:
-            on_fold(int(fold) + 1, scores[held], held, time.perf_counter() - start)
-    return CrossValidation(scores, folds, measure_evidence(batch, sentences, names))
+            on_fold(int(fold) + 1, time.perf_counter() - start)
+    return CrossValidation(scores, measure_evidence(batch, sentences, names))
 
 
 def train(config: Config, checked: CheckResult | None = None) -> TrainResult:
@@ -154,11 +153,9 @@ def _learn(
         raise UsageError("data.articles: no article has a theme; label some first")
     groups = near_groups([article.whole for article in articles], config.checks.near_duplicate)
     folds = make_folds(articles, labels, groups, config.split.folds, config.split.seed)
-    fold_scores = np.zeros(labels.shape, dtype=np.float32)
     fold_seconds: dict[int, float] = {}
 
-    def on_fold(fold: int, scores: Scores, held: npt.NDArray[np.bool_], seconds: float) -> None:
-        fold_scores[held] = scores
+    def on_fold(fold: int, seconds: float) -> None:
         fold_seconds[fold] = seconds
         logger.info("fold %d of %d: %.1f s", fold, config.split.folds, seconds)
 

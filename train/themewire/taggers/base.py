@@ -38,8 +38,3 @@ class Tagger(Protocol):
 
     def save(self, folder: Path) -> None:
         """Write the tagger's own files into an existing folder."""
-
-
-def predict_scores(tagger: Tagger, stories: Sequence[Story]) -> Scores:
-    """Raw scores of stories, shape (n_stories, n_themes)."""
-    return tagger.scan(stories).scores
