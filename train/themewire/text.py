@@ -157,24 +157,35 @@ def evidence_sentences(story: Story, theme: str) -> npt.NDArray[np.bool_]:
     return hits
 
 
+def sentence_labels(
+    story: Story, labels: npt.NDArray[np.int8], names: Sequence[str]
+) -> LabelArray | None:
+    """The themes each sentence carries, shape (n_sentences, n_themes); None where that is not known.
+
+    Known are the sentences of a story without a theme, and of one with evidence for every theme.
+    """
+    themes = [name for name, given in zip(names, labels, strict=True) if given]
+    if not all(story.article.evidence.get(theme) for theme in themes):
+        return None
+    carried = np.zeros((len(story.sentences), len(names)), dtype=np.int8)
+    for column, name in enumerate(names):
+        if labels[column]:
+            carried[:, column] = evidence_sentences(story, name)
+    return carried
+
+
 def labelled_sentences(
     stories: Sequence[Story], labels: LabelArray, names: Sequence[str]
 ) -> tuple[list[str], LabelArray]:
-    """The sentences whose themes are known, and those themes, shape (n_sentences, n_themes).
-
-    Known are the sentences of stories without a theme, and of stories with evidence for every theme.
-    """
+    """The sentences whose themes are known, and those themes, shape (n_sentences, n_themes)."""
     texts: list[str] = []
-    carried = []
+    carried = [np.empty((0, len(names)), dtype=np.int8)]
     for story, row in zip(stories, labels, strict=True):
-        themes = [name for name, given in zip(names, row, strict=True) if given]
-        if all(story.article.evidence.get(theme) for theme in themes):
+        known = sentence_labels(story, row, names)
+        if known is not None:
             texts += [sentence.text for sentence in story.sentences]
-            found = np.column_stack([evidence_sentences(story, name) for name in names])
-            carried.append(found & row.astype(bool))
-    if not carried:
-        return [], np.empty((0, len(names)), dtype=np.int8)
-    return texts, np.concatenate(carried).astype(np.int8)
+            carried.append(known)
+    return texts, np.concatenate(carried)
 
 
 def encodable(text: str) -> str:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from themewire import tracking
 from themewire.bundle import Bundle, install_bundle, load_bundle, save_bundle
 from themewire.checks import CheckResult, check_corpus
-from themewire.config import Config
+from themewire.config import Config, LinearConfig
 from themewire.decisions import Decision, cross_fitted, learn_decision
 from themewire.errors import UsageError
 from themewire.evaluation import Measured, labelled_sentence_scores, measure_bundle
@@ -139,7 +139,10 @@ def train(config: Config, checked: CheckResult | None = None) -> TrainResult:
 def run_name(config: Config) -> str:
     """What the run is called in the list of runs: the family and its settings that matter most."""
     tagger = config.tagger
-    return f"{tagger.kind} {tagger.model} C={tagger.c:g} 1-{tagger.ngrams} grams"
+    if isinstance(tagger, LinearConfig):
+        return f"{tagger.kind} {tagger.model} C={tagger.c:g} 1-{tagger.ngrams} grams"
+    layers = "+".join(map(str, tagger.layers))
+    return f"{tagger.kind} {Path(tagger.encoder).name} layers {layers} hidden {tagger.hidden}"
 
 
 def _learn(
