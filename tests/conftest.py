@@ -91,16 +91,16 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A linear bundle, trained on the tiny corpus without MLflow."""
     from themewire.articles import Article
     from themewire.bundle import save_bundle
-    from themewire.config import make_config
+    from themewire.config import LinearConfig, make_config
     from themewire.decisions import learn_decision
-    from themewire.taggers import fit_tagger
+    from themewire.taggers.linear import fit_linear
     from themewire.text import stories
 
     config = make_config(tiny_tables(), "test")
     taxonomy = config.load_taxonomy()
     batch = stories([Article.model_validate(record) for record in tiny_records(60, 1)])
     labels = taxonomy.label_array([story.article.themes for story in batch])
-    tagger = fit_tagger(config, batch, labels, taxonomy.names)
+    tagger = fit_linear(batch, labels, taxonomy.names, LinearConfig(), config.split.seed)
     scores = tagger.scan(batch).scores
     decision = learn_decision(scores, labels, taxonomy.names, config.decision, config.review.band)
     folder = tmp_path_factory.mktemp("bundle") / "tiny"

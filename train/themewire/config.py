@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -129,6 +129,17 @@ class EncoderConfig(HeadSettings):
         )
 
 
+MemberConfig = LinearConfig | EncoderConfig
+
+
+class StackConfig(Section):
+    """`linear` and a tagger that reads sentences, weighed by their out-of-fold scores."""
+
+    kind: Literal["stack"] = "stack"
+    linear: LinearConfig = LinearConfig()
+    sentences: EncoderConfig = EncoderConfig()
+
+
 class SplitConfig(Section):
     """Who may see what: folds that keep near-duplicates together and themes balanced."""
 
@@ -178,7 +189,7 @@ class OutputConfig(Section):
     """The folder `predict` uses by default; empty: none is written."""
 
 
-TaggerConfig = Annotated[LinearConfig | EncoderConfig, Field(discriminator="kind")]
+TaggerConfig = MemberConfig | StackConfig
 
 
 class Config(Section):
@@ -187,7 +198,7 @@ class Config(Section):
     data: DataConfig = DataConfig()
     taxonomy: TaxonomyConfig = TaxonomyConfig()
     checks: ChecksConfig = ChecksConfig()
-    tagger: TaggerConfig = LinearConfig()
+    tagger: Annotated[TaggerConfig, Field(discriminator="kind")] = LinearConfig()
     split: SplitConfig = SplitConfig()
     decision: DecisionConfig = DecisionConfig()
     review: ReviewConfig = ReviewConfig()
@@ -207,12 +218,15 @@ class Config(Section):
 
     def flat(self) -> dict[str, str]:
         """`section.key` → value, as MLflow's parameters."""
-        flat: dict[str, str] = {}
-        for section, values in self.model_dump(mode="json").items():
-            for key, value in values.items():
-                text = value if isinstance(value, str) else json.dumps(value)
-                flat[f"{section}.{key}"] = text
-        return flat
+        return dict(_leaves(self.model_dump(mode="json")))
+
+
+def _leaves(tables: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in tables.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value if isinstance(value, str) else json.dumps(value)
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

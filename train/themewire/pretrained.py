@@ -132,9 +132,9 @@ class LayerMeans(nn.Module):
     learns from both.
     """
 
-    def __init__(self, model: nn.Module, layers: Sequence[int]) -> None:
+    def __init__(self, model: Any, layers: Sequence[int]) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
         self.layers = tuple(layers)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
@@ -149,7 +149,7 @@ class LayerMeans(nn.Module):
 
 def export_encoder(means: LayerMeans, tokenizer: Any, window: int, folder: Path) -> OnnxEncoder:
     """Write an encoder as ONNX, fp32, with its tokenizer, into an existing folder."""
-    size = len(means.layers) * means.model.config.hidden_size
+    size = len(means.layers) * int(means.model.config.hidden_size)
     rows, columns = torch.export.Dim("sentences", min=1), torch.export.Dim("tokens", min=1)
     shape = {0: rows, 1: columns}
     # two tensors: were they one, the exporter would take the two inputs for one as well

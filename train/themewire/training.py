@@ -5,21 +5,18 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
 
 from themewire import tracking
 from themewire.bundle import Bundle, install_bundle, load_bundle, save_bundle
 from themewire.checks import CheckResult, check_corpus
-from themewire.config import Config, LinearConfig
+from themewire.config import Config, LinearConfig, StackConfig
+from themewire.crossfit import cross_validate
 from themewire.decisions import Decision, cross_fitted, learn_decision
 from themewire.errors import UsageError
-from themewire.evaluation import Measured, labelled_sentence_scores, measure_bundle
-from themewire.metrics import EvidenceFigures, measure, measure_evidence
+from themewire.evaluation import Measured, measure_bundle
+from themewire.metrics import measure
 from themewire.promotion import Verdict, judge
 from themewire.report import (
     corpus_picture,
@@ -30,10 +27,10 @@ from themewire.report import (
     theme_rows,
 )
 from themewire.splits import make_folds, near_groups
-from themewire.taggers import fit_tagger
-from themewire.taggers.base import Scores, Tagger
-from themewire.text import Story, stories
-from themewire.themes import LabelArray
+from themewire.taggers import fit_member, members
+from themewire.taggers.base import Tagger
+from themewire.taggers.stack import StackTagger
+from themewire.text import stories
 
 logger = logging.getLogger(__name__)
 
@@ -54,43 +51,6 @@ class TrainResult:
     champion: Path | None
     """The folder of the promoted bundle; None where it was not promoted or none is kept."""
     seconds: float
-
-
-@dataclass(frozen=True)
-class CrossValidation:
-    """Out-of-fold scores, shape (n_articles, n_themes), and how well their sentences hit the evidence."""
-
-    scores: Scores
-    evidence: EvidenceFigures | None
-
-
-def cross_validate(
-    config: Config,
-    batch: Sequence[Story],
-    labels: LabelArray,
-    folds: npt.NDArray[np.int64],
-    names: Sequence[str],
-    on_fold: Callable[[int, float], None] | None = None,
-) -> CrossValidation:
-    """Train on all folds but one, score that one, in turn.
-
-    `on_fold` hears of each: its number, from 1, and the seconds it took.
-    """
-    scores = np.zeros(labels.shape, dtype=np.float32)
-    sentences: list[Scores | None] = [None] * len(batch)
-    for fold in np.unique(folds):
-        start = time.perf_counter()
-        held = folds == fold
-        rows: list[int] = np.flatnonzero(held).tolist()
-        tagger = fit_tagger(
-            config, [batch[i] for i in np.flatnonzero(~held).tolist()], labels[~held], names
-        )
-        scores[held], found = labelled_sentence_scores(tagger, [batch[i] for i in rows])
-        for row, value in zip(rows, found, strict=True):
-            sentences[row] = value
-        if on_fold is not None:
-            on_fold(int(fold) + 1, time.perf_counter() - start)
-    return CrossValidation(scores, measure_evidence(batch, sentences, names))
 
 
 def train(config: Config, checked: CheckResult | None = None) -> TrainResult:
@@ -138,11 +98,15 @@ def train(config: Config, checked: CheckResult | None = None) -> TrainResult:
 
 def run_name(config: Config) -> str:
     """What the run is called in the list of runs: the family and its settings that matter most."""
-    tagger = config.tagger
-    if isinstance(tagger, LinearConfig):
-        return f"{tagger.kind} {tagger.model} C={tagger.c:g} 1-{tagger.ngrams} grams"
-    layers = "+".join(map(str, tagger.layers))
-    return f"{tagger.kind} {Path(tagger.encoder).name} layers {layers} hidden {tagger.hidden}"
+    parts = []
+    for member in members(config.tagger):
+        if isinstance(member, LinearConfig):
+            parts.append(f"linear {member.model} C={member.c:g} 1-{member.ngrams} grams")
+        else:
+            layers = "+".join(map(str, member.layers))
+            parts.append(f"{member.kind} {Path(member.encoder).name} layers {layers}")
+    prefix = "stack: " if isinstance(config.tagger, StackConfig) else ""
+    return prefix + " & ".join(parts)
 
 
 def _learn(
@@ -150,34 +114,31 @@ def _learn(
 ) -> tuple[Measured, Decision, Tagger]:
     """Cross-validate, learn the decision, and train on everything."""
     articles, taxonomy = checked.corpus.articles.articles, checked.corpus.taxonomy
+    names, seed = taxonomy.names, config.split.seed
     batch = stories(articles)
     labels = taxonomy.label_array([article.themes for article in articles])
     if not labels.any():
         raise UsageError("data.articles: no article has a theme; label some first")
     groups = near_groups([article.whole for article in articles], config.checks.near_duplicate)
-    folds = make_folds(articles, labels, groups, config.split.folds, config.split.seed)
+    folds = make_folds(articles, labels, groups, config.split.folds, seed)
     fold_seconds: dict[int, float] = {}
 
     def on_fold(fold: int, seconds: float) -> None:
         fold_seconds[fold] = seconds
         logger.info("fold %d of %d: %.1f s", fold, config.split.folds, seconds)
 
-    found = cross_validate(config, batch, labels, folds, taxonomy.names, on_fold)
-    probabilities, tags = cross_fitted(found.scores, labels, folds, taxonomy.names, config.decision)
+    found = cross_validate(config, batch, labels, folds, names, on_fold)
+    probabilities, tags = cross_fitted(found.scores, labels, folds, names, config.decision)
     for fold, seconds in fold_seconds.items():
         held = folds == fold - 1
-        figures = measure(
-            labels[held], probabilities[held], tags[held], taxonomy.names, config.split.seed
-        )
+        figures = measure(labels[held], probabilities[held], tags[held], names, seed)
         run.log_fold(fold, figures.flat("fold/"), seconds)
-    figures = measure(
-        labels, probabilities, tags, taxonomy.names, config.split.seed, groups, found.evidence
-    )
-    decision = learn_decision(
-        found.scores, labels, taxonomy.names, config.decision, config.review.band
-    )
+    figures = measure(labels, probabilities, tags, names, seed, groups, found.evidence)
+    decision = learn_decision(found.scores, labels, names, config.decision, config.review.band)
     cv = Measured(articles, labels, probabilities, tags, figures)
-    return cv, decision, fit_tagger(config, batch, labels, taxonomy.names)
+    fitted = [fit_member(member, batch, labels, names, seed) for member in members(config.tagger)]
+    tagger = fitted[0] if found.combiner is None else StackTagger(fitted, found.combiner)
+    return cv, decision, tagger
 
 
 def _measure_test(draft: Bundle, checked: CheckResult, config: Config) -> Measured | None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from themewire.config import Config, LinearConfig
+from themewire.config import LinearConfig, MemberConfig, StackConfig, TaggerConfig
 from themewire.errors import UsageError
 from themewire.taggers.base import Tagger
 from themewire.taggers.encoder import EncoderTagger, fit_encoder
 from themewire.taggers.linear import LinearTagger, fit_linear
+from themewire.taggers.stack import MEMBERS, StackTagger, load_combiner
 from themewire.text import Story
 from themewire.themes import LabelArray
 
@@ -22,16 +23,28 @@ def load_tagger(kind: str, folder: Path) -> Tagger:
     """
     if kind == "linear":
         return LinearTagger.load(folder)
-    if kind == "encoder":
+    if kind in ("encoder", "finetune"):
         return EncoderTagger.load(folder, kind)
+    if kind == "stack":
+        linear, sentences = (folder / name for name in MEMBERS)
+        parts: list[Tagger] = [LinearTagger.load(linear), EncoderTagger.load(sentences, "encoder")]
+        return StackTagger(parts, load_combiner(folder))
     raise UsageError(f"{folder}: refused: tagger {kind!r} is not known here; upgrade themewire")
 
 
-def fit_tagger(
-    config: Config, stories: Sequence[Story], labels: LabelArray, names: Sequence[str]
+def members(config: TaggerConfig) -> tuple[MemberConfig, ...]:
+    """The families that a configuration trains: a stack's members, or the one it names."""
+    return (config.linear, config.sentences) if isinstance(config, StackConfig) else (config,)
+
+
+def fit_member(
+    config: MemberConfig,
+    stories: Sequence[Story],
+    labels: LabelArray,
+    names: Sequence[str],
+    seed: int,
 ) -> Tagger:
-    """Train the tagger a configuration names; labels have shape (n_stories, n_themes)."""
-    tagger, seed = config.tagger, config.split.seed
-    if isinstance(tagger, LinearConfig):
-        return fit_linear(stories, labels, names, tagger, seed)
-    return fit_encoder(stories, labels, names, tagger, seed)
+    """Train one family; labels have shape (n_stories, n_themes)."""
+    if isinstance(config, LinearConfig):
+        return fit_linear(stories, labels, names, config, seed)
+    return fit_encoder(stories, labels, names, config, seed)

@@ -131,19 +131,15 @@ class Lesson:
     @classmethod
     def of(cls, stories: Sequence[Story], labels: LabelArray, names: Sequence[str]) -> Lesson:
         """From stories and their labels, shape (n_stories, n_themes)."""
-        carried, known = [np.empty((0, len(names)))], [np.empty(0)]
-        for story, row in zip(stories, labels, strict=True):
-            found = sentence_labels(story, row, names)
-            count = len(story.sentences)
-            carried.append(np.zeros((count, len(names))) if found is None else found)
-            known.append(np.full(count, 0.0 if found is None else 1.0))
         starts = np.cumsum([0, *(len(story.sentences) for story in stories)])
-        return cls(
-            starts,
-            labels.astype(np.float32),
-            np.concatenate(carried).astype(np.float32),
-            np.concatenate(known).astype(np.float32),
-        )
+        carried = np.zeros((starts[-1], len(names)), dtype=np.float32)
+        known = np.zeros(starts[-1], dtype=np.float32)
+        for place, (story, row) in enumerate(zip(stories, labels, strict=True)):
+            found = sentence_labels(story, row, names)
+            if found is not None:
+                span = slice(starts[place], starts[place + 1])
+                carried[span], known[span] = found, 1.0
+        return cls(starts, labels.astype(np.float32), carried, known)
 
     def rows(self, stories: Sequence[int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """(the sentences of these stories, the place in `stories` each belongs to)."""
@@ -215,22 +211,20 @@ def smooth_maximum(
     return top + summed.clamp(min=1e-20).log() / sharpness
 
 
-def make_head(
-    size: int, n_themes: int, settings: HeadSettings, share: Scores
-) -> torch.nn.Sequential:
+def make_head(size: int, settings: HeadSettings, share: Scores) -> torch.nn.Sequential:
     """An untrained head whose scores start at the log-odds of each theme among sentences."""
     from torch import from_numpy, nn
 
-    head = nn.Sequential(
+    outer = nn.Linear(settings.hidden, len(share))
+    odds = np.clip(share, 1e-3, 0.5)
+    outer.bias.data.copy_(from_numpy(np.log(odds / (1 - odds)).astype(np.float32)))
+    return nn.Sequential(
         nn.Dropout(settings.dropout),
         nn.Linear(size, settings.hidden),
         nn.ReLU(),
         nn.Dropout(settings.dropout),
-        nn.Linear(settings.hidden, n_themes),
+        outer,
     )
-    odds = np.clip(share, 1e-3, 0.5)
-    head[4].bias.data.copy_(from_numpy(np.log(odds / (1 - odds)).astype(np.float32)))
-    return head
 
 
 def head_arrays(
@@ -241,17 +235,18 @@ def head_arrays(
     labels: npt.NDArray[Any],
 ) -> Head:
     """A trained head without torch, the vectors' standardising folded into its first layer."""
-    inner, outer = head[1], head[4]
-    weight = inner.weight.detach().cpu().numpy().T / scale[:, None]
-    outer_weight = outer.weight.detach().cpu().numpy().T.copy()
-    outer_bias = outer.bias.detach().cpu().numpy().copy()
+    values = {
+        name: value.detach().cpu().numpy().copy() for name, value in head.state_dict().items()
+    }
+    weight = values["1.weight"].T / scale[:, None]
+    outer_weight, outer_bias = values["4.weight"].T, values["4.bias"]
     for column in range(labels.shape[1]):
         if labels[:, column].min() == labels[:, column].max():
             outer_weight[:, column] = 0.0
             outer_bias[column] = -UNLEARNED if labels[:, column].max() else UNLEARNED
     return Head(
         weight.astype(np.float32),
-        (inner.bias.detach().cpu().numpy() - mean @ weight).astype(np.float32),
+        (values["1.bias"] - mean @ weight).astype(np.float32),
         outer_weight.astype(np.float32),
         outer_bias.astype(np.float32),
         float(log_sharpness.detach().exp()),
@@ -281,7 +276,7 @@ def fit_encoder(
     inputs = torch.from_numpy((vectors - mean) / scale)
     torch.manual_seed(seed)
     teacher = Teacher(lesson, config.evidence_weight)
-    head = make_head(vectors.shape[1], labels.shape[1], config, teacher.sentence_share)
+    head = make_head(vectors.shape[1], config, teacher.sentence_share)
     log_sharpness = torch.nn.Parameter(torch.tensor(np.log(START_SHARPNESS), dtype=torch.float32))
     steps = -(-len(stories) // config.batch) * config.epochs
     optimizer = torch.optim.AdamW(
@@ -294,12 +289,13 @@ def fit_encoder(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, steps)
     head.train()
     for _ in range(config.epochs):
-        for part in torch.randperm(len(stories)).split(config.batch):
-            chosen = part.tolist()
+        order = torch.randperm(len(stories)).tolist()
+        for start in range(0, len(order), config.batch):
+            chosen = order[start : start + config.batch]
             rows, owners = lesson.rows(chosen)
             loss = teacher.loss(head(inputs[rows]), rows, owners, chosen, log_sharpness)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
     return EncoderTagger(encoder, head_arrays(head, log_sharpness, mean, scale, labels))
