@@ -6,6 +6,8 @@ import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,14 @@ def write_jsonl(path: Path, records: Sequence[Any]) -> Path:
     lines = [r if isinstance(r, str) else json.dumps(r, ensure_ascii=False) for r in records]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+def run(*args: str, cwd: Path, stdin: str = "", env: dict[str, str] | None = None):
+    """themewire in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "themewire", *args], cwd=cwd, input=stdin, text=True,
+        capture_output=True, check=False, timeout=120, env=os.environ | (env or {}),
+    )  # fmt: skip
 
 
 def tiny_tables() -> dict[str, Any]:

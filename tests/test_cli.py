@@ -1,7 +1,6 @@
 """The commands as a user runs them: whole processes, their output and exit codes."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -9,7 +8,7 @@ import time
 
 import pytest
 
-from tests.conftest import tiny_records, write_jsonl
+from tests.conftest import run, tiny_records, write_jsonl
 
 CORE_ONLY = (
     "sklearn",
@@ -21,13 +20,6 @@ CORE_ONLY = (
     "pandas",
     "matplotlib",
 )
-
-
-def run(*args, cwd, stdin="", env=None):
-    return subprocess.run(
-        [sys.executable, "-m", "themewire", *args], cwd=cwd, input=stdin, text=True,
-        capture_output=True, check=False, timeout=120, env=os.environ | (env or {}),
-    )  # fmt: skip
 
 
 def test_predict_from_standard_input_and_files(tiny_bundle, tmp_path):

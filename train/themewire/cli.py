@@ -58,6 +58,16 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Overrides the file; may be repeated."),
 ]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", metavar="CONFIG", help="Names the themes; default: configs/default.toml."
+    ),
+]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option("--output", metavar="FILE", help="Where to write; default: standard output."),
+]
 ModelOption = Annotated[
     str | None,
     typer.Option(
@@ -191,10 +201,7 @@ def predict(
             "--format", metavar="table|jsonl", help="Default: table on a terminal, else jsonl."
         ),
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", metavar="FILE", help="Where to write; default: standard output."),
-    ] = None,
+    output: OutputOption = None,
     jsonl: Annotated[
         bool, typer.Option("--jsonl", help="Standard input holds a record a line.")
     ] = False,
@@ -221,6 +228,83 @@ def predict(
             else:
                 writer.write(item)
     if refused:
+        raise typer.Exit(InputRefused.exit_code)
+
+
+@app.command("import")
+def import_articles(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="INPUT",
+            help="A .csv or .parquet file, Label Studio's .json export, or a data set folder.",
+        ),
+    ],
+    config: ConfigOption = None,
+    id_column: Annotated[str, typer.Option("--id", help="Column of the id.")] = "id",
+    title: Annotated[str, typer.Option(help="Column of the title.")] = "title",
+    text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
+    themes: Annotated[
+        str, typer.Option(help="Column of the themes; without one, a column for each theme.")
+    ] = "themes",
+    output: OutputOption = None,
+) -> None:
+    """Turn labelled articles of other tools into the records a training reads.
+
+    Example: themewire import stories.csv --text body --output data/articles/stories.jsonl
+    """
+    resolved = _load_config(config, None)
+    with _train_extra():
+        from themewire.exchange import Columns, good_articles
+    from themewire.articles import Fault
+
+    taxonomy = resolved.load_taxonomy()
+    refused = done = 0
+    with _output(output) as stream:
+        for item in good_articles(source, Columns(id_column, title, text, themes), taxonomy):
+            if isinstance(item, Fault):
+                refused += 1
+                _print_lines([str(item)])
+            else:
+                done += 1
+                print(item.model_dump_json(exclude_defaults=True), file=stream)
+    _print_lines([f"{done} articles imported, {refused} faults"])
+    if refused:
+        raise typer.Exit(InputRefused.exit_code)
+
+
+@app.command("export")
+def export_articles(
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT...", help="Labelled articles: .jsonl files or folders."),
+    ],
+    config: ConfigOption = None,
+    output: OutputOption = None,
+    interface: Annotated[
+        Path | None,
+        typer.Option(
+            "--interface", metavar="FILE", help="Write the labelling interface (XML) there too."
+        ),
+    ] = None,
+) -> None:
+    """Turn labelled articles into Label Studio tasks, labels and evidence included.
+
+    Example: themewire export data/articles --output tasks.json --interface interface.xml
+    """
+    resolved = _load_config(config, None)
+    from themewire.articles import read_articles
+    from themewire.exchange import labelling_interface, write_tasks
+
+    taxonomy = resolved.load_taxonomy()
+    reading = read_articles(files, taxonomy)
+    _print_lines(map(str, reading.faults))
+    with _output(output) as stream:
+        print(write_tasks(reading.articles, taxonomy), file=stream)
+    if interface is not None:
+        with _output(interface) as stream:
+            stream.write(labelling_interface(taxonomy))
+    if reading.faults:
         raise typer.Exit(InputRefused.exit_code)
 
 

@@ -28,6 +28,15 @@ def _each_once(value: tuple[int, ...]) -> tuple[int, ...]:
     return value
 
 
+def _of_kind(default: str) -> BeforeValidator:
+    """A table that does not say its kind is of the default one."""
+
+    def with_kind(value: Any) -> Any:
+        return {"kind": default, **value} if isinstance(value, Mapping) else value
+
+    return BeforeValidator(with_kind)
+
+
 Strings = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Layers = Annotated[tuple[int, ...], BeforeValidator(_as_tuple), AfterValidator(_each_once)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -101,6 +110,12 @@ class EncoderSettings(Section):
     window: Annotated[int, Field(ge=8, le=8192)] = 256
     """Tokens read at once; a longer sentence is read in several windows."""
 
+    def frozen(self) -> EncoderSettings:
+        """These settings alone, whatever head sits on the encoder."""
+        return EncoderSettings(
+            **{name: getattr(self, name) for name in EncoderSettings.model_fields}
+        )
+
 
 class HeadSettings(EncoderSettings):
     """What scores each sentence from its vector, and how it is taught."""
@@ -122,14 +137,35 @@ class EncoderConfig(HeadSettings):
     batch: Count = 64
     """Articles a step."""
 
-    def frozen(self) -> EncoderSettings:
-        """The encoder alone, whatever head sits on it."""
-        return EncoderSettings(
-            **{name: getattr(self, name) for name in EncoderSettings.model_fields}
-        )
+
+class FinetuneConfig(HeadSettings):
+    """The head of `encoder`, with the encoder's upper layers trained as well."""
+
+    kind: Literal["finetune"] = "finetune"
+    epochs: Count = 4
+    """At most; training stops where the validation part no longer gains."""
+    learning_rate: Positive = 6e-5
+    """Of the encoder's layers; falls to 0 in a straight line after the warm-up."""
+    head_learning_rate: Positive = 5e-4
+    warmup: Fraction = 0.1
+    """Share of the steps in which the learning rates rise."""
+    batch: Count = 16
+    """Articles a step."""
+    frozen_layers: Annotated[int, Field(ge=0)] = 2
+    """The embeddings and this many of the lowest layers stay as they are."""
+    sentences: Count = 16
+    """Sentences of an article read while learning: its evidence and the ones hardest to tell."""
+    validation: Annotated[float, Field(ge=0.0, le=0.5)] = 0.1
+    """Share of the articles learning is stopped by; 0: all epochs are run."""
+    patience: Count = 3
+    """Half-epochs without a gain before learning stops."""
+    head_epochs: Count = 12
+    """Epochs of the head alone, on frozen vectors, before the encoder joins in."""
+    frozen_learning_rate: Positive = 3e-3
+    """Of the head in those epochs."""
 
 
-MemberConfig = LinearConfig | EncoderConfig
+MemberConfig = LinearConfig | EncoderConfig | FinetuneConfig
 
 
 class StackConfig(Section):
@@ -137,13 +173,16 @@ class StackConfig(Section):
 
     kind: Literal["stack"] = "stack"
     linear: LinearConfig = LinearConfig()
-    sentences: EncoderConfig = EncoderConfig()
+    sentences: Annotated[
+        EncoderConfig | FinetuneConfig, Field(discriminator="kind"), _of_kind("encoder")
+    ] = EncoderConfig()
 
 
 class SplitConfig(Section):
     """Who may see what: folds that keep near-duplicates together and themes balanced."""
 
     folds: Annotated[int, Field(ge=2, le=20)] = 5
+    """`finetune` runs one of them: its decision is learned on that held-out part."""
     seed: Annotated[int, Field(ge=0)] = 20
     """The one seed: folds, model initialisation, shuffling and resampling all follow it."""
 
@@ -198,7 +237,9 @@ class Config(Section):
     data: DataConfig = DataConfig()
     taxonomy: TaxonomyConfig = TaxonomyConfig()
     checks: ChecksConfig = ChecksConfig()
-    tagger: Annotated[TaggerConfig, Field(discriminator="kind")] = LinearConfig()
+    tagger: Annotated[TaggerConfig, Field(discriminator="kind"), _of_kind("linear")] = (
+        LinearConfig()
+    )
     split: SplitConfig = SplitConfig()
     decision: DecisionConfig = DecisionConfig()
     review: ReviewConfig = ReviewConfig()
@@ -232,13 +273,13 @@ def _leaves(tables: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with the values of `over` on top, table by table.
 
-    A `tagger` of another kind replaces the base's tagger whole: its keys mean nothing there.
+    A tagger of another kind replaces the base's whole: its keys mean nothing there.
     """
     result = dict(base)
     for key, value in over.items():
         old = result.get(key)
         if isinstance(old, Mapping) and isinstance(value, Mapping):
-            other_kind = key == "tagger" and value.get("kind", old.get("kind")) != old.get("kind")
+            other_kind = value.get("kind", old.get("kind")) != old.get("kind")
             result[key] = dict(value) if other_kind else merged(old, value)
         else:
             result[key] = value

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from themewire.config import LinearConfig, MemberConfig, StackConfig, TaggerConfig
+from themewire.config import FinetuneConfig, LinearConfig, MemberConfig, StackConfig, TaggerConfig
 from themewire.errors import UsageError
-from themewire.taggers.base import Tagger
+from themewire.taggers.base import Listener, Tagger
 from themewire.taggers.encoder import EncoderTagger, fit_encoder
 from themewire.taggers.linear import LinearTagger, fit_linear
 from themewire.taggers.stack import MEMBERS, StackTagger, load_combiner
@@ -43,8 +43,16 @@ def fit_member(
     labels: LabelArray,
     names: Sequence[str],
     seed: int,
+    listener: Listener | None = None,
 ) -> Tagger:
-    """Train one family; labels have shape (n_stories, n_themes)."""
+    """Train one family; labels have shape (n_stories, n_themes).
+
+    A family that learns in steps tells the `listener` their figures.
+    """
     if isinstance(config, LinearConfig):
         return fit_linear(stories, labels, names, config, seed)
+    if isinstance(config, FinetuneConfig):
+        from themewire.taggers.finetune import fit_finetune
+
+        return fit_finetune(stories, labels, names, config, seed, listener)
     return fit_encoder(stories, labels, names, config, seed)

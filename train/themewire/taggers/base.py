@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +12,9 @@ import numpy.typing as npt
 from themewire.text import Story
 
 Scores = npt.NDArray[np.float32]
+
+Listener = Callable[[Mapping[str, float], int], None]
+"""Hears of the figures of a step while a tagger learns."""
 
 UNLEARNED = -30.0
 """The score of a theme without a single example: far below any learned one, so no cut admits it."""

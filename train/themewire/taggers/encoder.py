@@ -173,8 +173,11 @@ class Teacher:
         owners: npt.NDArray[np.int64],
         stories: Sequence[int],
         log_sharpness: torch.Tensor,
-    ) -> torch.Tensor:
-        """Binary cross-entropy of articles and of known sentences; scores are of sentences `rows`."""
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(loss, article scores): binary cross-entropy of articles and of known sentences.
+
+        `scores` are those of the sentences `rows`; article scores have shape (n_stories, n_themes).
+        """
         import torch
         from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
@@ -194,7 +197,7 @@ class Teacher:
             )
             each = (apart * known).sum() / (known.sum() * scores.shape[1]).clamp(min=1.0)
             total = total + self.evidence_weight * each
-        return total
+        return total, pooled
 
 
 def smooth_maximum(
@@ -227,18 +230,73 @@ def make_head(size: int, settings: HeadSettings, share: Scores) -> torch.nn.Sequ
     )
 
 
-def head_arrays(
-    head: torch.nn.Sequential,
-    log_sharpness: torch.Tensor,
-    mean: Vectors,
-    scale: Vectors,
-    labels: npt.NDArray[Any],
-) -> Head:
-    """A trained head without torch, the vectors' standardising folded into its first layer."""
-    values = {
-        name: value.detach().cpu().numpy().copy() for name, value in head.state_dict().items()
-    }
-    weight = values["1.weight"].T / scale[:, None]
+@dataclass(frozen=True)
+class TaughtHead:
+    """A head in torch, with what its vectors are standardised by and what it is taught with."""
+
+    head: torch.nn.Sequential
+    log_sharpness: torch.nn.Parameter
+    mean: Vectors
+    """Shape (size,), as `scale`."""
+    scale: Vectors
+    teacher: Teacher
+
+
+def teach_head(
+    vectors: Vectors,
+    lesson: Lesson,
+    settings: HeadSettings,
+    seed: int,
+    *,
+    epochs: int,
+    learning_rate: float,
+    batch: int,
+) -> TaughtHead:
+    """Train a head on vectors, shape (n_sentences, size), that stay as they are.
+
+    `batch` is the number of stories a step.
+    """
+    import torch
+
+    mean, scale = vectors.mean(axis=0), vectors.std(axis=0) + 1e-6
+    inputs = torch.from_numpy((vectors - mean) / scale)
+    torch.manual_seed(seed)
+    teacher = Teacher(lesson, settings.evidence_weight)
+    head = make_head(vectors.shape[1], settings, teacher.sentence_share)
+    log_sharpness = torch.nn.Parameter(torch.tensor(np.log(START_SHARPNESS), dtype=torch.float32))
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": head.parameters(), "weight_decay": settings.weight_decay},
+            {"params": [log_sharpness], "weight_decay": 0.0},
+        ],
+        lr=learning_rate,
+    )
+    n_stories = len(lesson.labels)
+    steps = -(-n_stories // batch) * epochs
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, steps)
+    head.train()
+    for _ in range(epochs):
+        order = torch.randperm(n_stories).tolist()
+        for start in range(0, n_stories, batch):
+            chosen = order[start : start + batch]
+            rows, owners = lesson.rows(chosen)
+            loss, _ = teacher.loss(head(inputs[rows]), rows, owners, chosen, log_sharpness)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+    return TaughtHead(head, log_sharpness, mean, scale, teacher)
+
+
+def head_arrays(taught: TaughtHead, labels: npt.NDArray[Any]) -> Head:
+    """A trained head without torch, the vectors' standardising folded into its first layer.
+
+    A theme that all of the labels, shape (n_stories, n_themes), or none of them have gets a score
+    that no sentence moves.
+    """
+    state = taught.head.state_dict()
+    values = {name: value.detach().cpu().numpy().copy() for name, value in state.items()}
+    weight = values["1.weight"].T / taught.scale[:, None]
     outer_weight, outer_bias = values["4.weight"].T, values["4.bias"]
     for column in range(labels.shape[1]):
         if labels[:, column].min() == labels[:, column].max():
@@ -246,10 +304,10 @@ def head_arrays(
             outer_bias[column] = -UNLEARNED if labels[:, column].max() else UNLEARNED
     return Head(
         weight.astype(np.float32),
-        (values["1.bias"] - mean @ weight).astype(np.float32),
+        (values["1.bias"] - taught.mean @ weight).astype(np.float32),
         outer_weight.astype(np.float32),
         outer_bias.astype(np.float32),
-        float(log_sharpness.detach().exp()),
+        float(taught.log_sharpness.detach().exp()),
     )
 
 
@@ -265,37 +323,11 @@ def fit_encoder(
     Raises:
         UsageError: an encoder that cannot be had.
     """
-    import torch
-
     from themewire.pretrained import stored_encoder
 
     encoder = stored_encoder(config.frozen())
     vectors = encoder.encode([s.text for story in stories for s in story.sentences])
     lesson = Lesson.of(stories, labels, names)
-    mean, scale = vectors.mean(axis=0), vectors.std(axis=0) + 1e-6
-    inputs = torch.from_numpy((vectors - mean) / scale)
-    torch.manual_seed(seed)
-    teacher = Teacher(lesson, config.evidence_weight)
-    head = make_head(vectors.shape[1], config, teacher.sentence_share)
-    log_sharpness = torch.nn.Parameter(torch.tensor(np.log(START_SHARPNESS), dtype=torch.float32))
-    steps = -(-len(stories) // config.batch) * config.epochs
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": head.parameters(), "weight_decay": config.weight_decay},
-            {"params": [log_sharpness], "weight_decay": 0.0},
-        ],
-        lr=config.learning_rate,
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, steps)
-    head.train()
-    for _ in range(config.epochs):
-        order = torch.randperm(len(stories)).tolist()
-        for start in range(0, len(order), config.batch):
-            chosen = order[start : start + config.batch]
-            rows, owners = lesson.rows(chosen)
-            loss = teacher.loss(head(inputs[rows]), rows, owners, chosen, log_sharpness)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-    return EncoderTagger(encoder, head_arrays(head, log_sharpness, mean, scale, labels))
+    taught = teach_head(vectors, lesson, config, seed, epochs=config.epochs,
+                        learning_rate=config.learning_rate, batch=config.batch)  # fmt: skip
+    return EncoderTagger(encoder, head_arrays(taught, labels))
