@@ -155,7 +155,7 @@ def export_encoder(means: LayerMeans, tokenizer: Any, window: int, folder: Path)
     # two tensors: were they one, the exporter would take the two inputs for one as well
     example = torch.arange(16).reshape(2, 8), torch.ones((2, 8), dtype=torch.int64)
     means.eval()
-    with warnings.catch_warnings(), _quiet("torch.onnx"):
+    with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "onnx_ir"):
         warnings.simplefilter("ignore")  # the exporter's own affairs
         program = torch.onnx.export(
             means,
@@ -177,15 +177,16 @@ def export_encoder(means: LayerMeans, tokenizer: Any, window: int, folder: Path)
 
 
 @contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Lets only errors through from a library's logger."""
-    noisy = logging.getLogger(name)
-    level = noisy.level
-    noisy.setLevel(logging.ERROR)
+def _quiet(*names: str) -> Iterator[None]:
+    """Lets only errors through from libraries' loggers."""
+    levels = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         yield
     finally:
-        noisy.setLevel(level)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def check_layers(model: Any, layers: Sequence[int], name: str) -> None:

@@ -251,10 +251,11 @@ def teach_head(
     epochs: int,
     learning_rate: float,
     batch: int,
+    among: Sequence[int] | None = None,
 ) -> TaughtHead:
     """Train a head on vectors, shape (n_sentences, size), that stay as they are.
 
-    `batch` is the number of stories a step.
+    `batch` is the number of stories a step, `among` the stories learned from; None: all.
     """
     import torch
 
@@ -271,13 +272,13 @@ def teach_head(
         ],
         lr=learning_rate,
     )
-    n_stories = len(lesson.labels)
-    steps = -(-n_stories // batch) * epochs
+    learned = np.arange(len(lesson.labels)) if among is None else np.asarray(among)
+    steps = -(-len(learned) // batch) * epochs
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, steps)
     head.train()
     for _ in range(epochs):
-        order = torch.randperm(n_stories).tolist()
-        for start in range(0, n_stories, batch):
+        order = learned[torch.randperm(len(learned)).numpy()].tolist()
+        for start in range(0, len(order), batch):
             chosen = order[start : start + batch]
             rows, owners = lesson.rows(chosen)
             loss, _ = teacher.loss(head(inputs[rows]), rows, owners, chosen, log_sharpness)

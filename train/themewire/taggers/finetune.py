@@ -228,6 +228,7 @@ def fit_finetune(
     lesson = Lesson.of(stories, labels, names)
     sentences = [s.text for story in stories for s in story.sentences]
     vectors = stored_encoder(config.frozen()).encode(sentences)
+    learn, validate = _validation(lesson, config.validation, seed)
     taught = teach_head(vectors, lesson, config, seed, epochs=config.head_epochs,
                         learning_rate=config.frozen_learning_rate, batch=64)  # fmt: skip
     model, tokenizer = load_pretrained(find_source(config))
@@ -243,7 +244,6 @@ def fit_finetune(
     backend.no_truncation()
     backend.no_padding()
     reader = StoryReader(token_windows(backend, sentences, config.window), lesson, kept)
-    learn, validate = _validation(lesson, config.validation, seed)
     trainer = _make_trainer(story_model, reader, learn, validate, config, seed, folder, listener)
     checkpoint = complete_checkpoint(folder)
     if checkpoint is not None:
