@@ -4,13 +4,14 @@ PYTHON  ?= python3
 CONFIG  ?= configs/default.toml
 STORY   ?=
 PORT    ?= 5000
+TRIALS  ?= 30
 BIN     := $(VENV)/bin
 STORE   := $(or $(MLFLOW_TRACKING_URI),sqlite:///mlflow.db)
 
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train predict ui check test lint clean
+.PHONY: help setup train sweep benchmark predict ui check test lint clean
 
 help:  ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +26,12 @@ setup: $(VENV)/.ok  ## Make the environment in .venv
 
 train: $(VENV)/.ok  ## Train, keep the experiment in MLflow, promote the better model (CONFIG=…)
 	$(BIN)/themewire train $(CONFIG)
+
+sweep: $(VENV)/.ok  ## Search a family's settings (CONFIG=configs/encoder.toml TRIALS=30)
+	$(BIN)/themewire sweep $(CONFIG) --trials $(TRIALS)
+
+benchmark: $(VENV)/.ok  ## Measure the families and their peers on a data set (DATA=folder)
+	$(BIN)/python -m tests.benchmarks.compare $(or $(DATA),$(error name a folder: make benchmark DATA=…))
 
 predict: $(VENV)/.ok  ## Tag a story: make predict STORY=story.txt
 	$(BIN)/themewire predict $(or $(STORY),$(error name a story: make predict STORY=story.txt))

@@ -16,7 +16,6 @@ from themewire.decisions import learn_decision
 from themewire.encoder import by_length, padded, token_windows
 from themewire.errors import UsageError
 from themewire.pretrained import find_source, load_pretrained, stored_encoder
-from themewire.splits import make_folds
 from themewire.taggers import fit_member
 from themewire.taggers.encoder import Head, Lesson, smooth_maximum
 from themewire.taggers.finetune import MARK, complete_checkpoint, hardest
@@ -244,11 +243,10 @@ def test_a_stack_weighs_its_members(tiny_encoder, workplace, tmp_path):
     batch, labels = corpus()
     config = make_config(
         {"taxonomy": {"names": list(NAMES)},
-         "tagger": {"kind": "stack", "sentences": member(tiny_encoder, "encoder").model_dump()}},
+         "split": {"folds": 3}, "tagger": {"kind": "stack", "sentences": member(tiny_encoder, "encoder").model_dump()}},
         "test",
     )  # fmt: skip
-    folds = make_folds([s.article for s in batch], labels, np.arange(len(batch)), 3, 1)
-    found = cross_validate(config, batch, labels, folds, NAMES)
+    found = cross_validate(config, batch, labels, np.arange(len(batch)), NAMES)
     assert found.combiner is not None
     assert found.evidence is not None
     assert found.evidence.hit_at_1 > 0.9

@@ -138,6 +138,30 @@ def train(config: ConfigArgument = None, settings: SetOption = None) -> None:
 
 
 @app.command()
+def sweep(
+    config: ConfigArgument = None,
+    settings: SetOption = None,
+    trials: Annotated[
+        int, typer.Option(min=1, help="Finished trials to reach, those of earlier sweeps included.")
+    ] = 30,
+    output: OutputOption = None,
+) -> None:
+    """Search a family's settings by cross-validation; the best ones become a configuration file.
+
+    Stopped and started again, it goes on from the trials in sweeps.db.
+
+    Example: themewire sweep configs/encoder.toml --trials 50 --output configs/encoder-best.toml
+    """
+    resolved = _load_config(config, settings)
+    with _train_extra():
+        from themewire.sweep import sweep as run_sweep
+    result = run_sweep(resolved, trials)
+    with _output(output) as stream:
+        stream.write(result.toml)
+    _print_lines([f"{result.trials} trials; best macro-F1 {result.macro_f1:.4f}, cross-validated"])
+
+
+@app.command()
 def check(config: ConfigArgument = None, settings: SetOption = None) -> None:
     """Look the corpus over: bad records, duplicates, leaks, repeated phrases; what it is made of.
 

@@ -159,6 +159,9 @@ class FinetuneConfig(HeadSettings):
     """Share of the articles learning is stopped by; 0: all epochs are run."""
     patience: Count = 3
     """Half-epochs without a gain before learning stops."""
+    refit: bool = True
+    """Whether, once the held-out part has set the decision, all articles are learned from anew;
+    if not, the model that was measured is kept, and the time of a second fit saved."""
     head_epochs: Count = 12
     """Epochs of the head alone, on frozen vectors, before the encoder joins in."""
     frozen_learning_rate: Positive = 3e-3

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from themewire.config import Config
+from themewire.config import Config, FinetuneConfig
 from themewire.evaluation import labelled_sentence_scores
 from themewire.metrics import EvidenceFigures, measure_evidence
+from themewire.splits import make_folds
 from themewire.taggers import fit_member, members
-from themewire.taggers.base import Scores
+from themewire.taggers.base import Listener, Scores, Tagger
 from themewire.taggers.stack import Combiner, learn_combiner
 from themewire.text import Story
 from themewire.themes import LabelArray
@@ -21,13 +22,22 @@ from themewire.themes import LabelArray
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """Out-of-fold scores, how well their sentences hit the evidence, and a stack's weights."""
+    """What taggers say of articles they have not learned from.
 
+    That is all articles, or one held-out fold of them where a family is too slow for more.
+    """
+
+    rows: npt.NDArray[np.int64]
+    """Places of the articles scored, shape (n_scored,)."""
+    folds: npt.NDArray[np.int64]
+    """Shape (n_scored,): a decision for one of these folds is learned on the others."""
     scores: Scores
-    """Shape (n_articles, n_themes); a stack's are combined by weights that never saw the fold."""
+    """Shape (n_scored, n_themes); a stack's are combined by weights that never saw the fold."""
     evidence: EvidenceFigures | None
     combiner: Combiner | None
-    """Learned on all folds; None where a single family is trained."""
+    """Learned on all scored articles; None where a single family is trained."""
+    fitted: Sequence[Tagger]
+    """The families as trained for the last fold."""
 
 
 @dataclass(frozen=True)
@@ -38,48 +48,79 @@ class _Part:
     sentences: list[Scores | None]
 
 
+@dataclass(frozen=True)
+class FoldDone:
+    """What is known once a fold was scored."""
+
+    number: int
+    """From 1."""
+    seconds: float
+    rows: npt.NDArray[np.int64]
+    """Places of its articles."""
+    scores: Sequence[Scores]
+    """Each family's, shape (n_rows, n_themes)."""
+
+
+def is_held_out(config: Config) -> bool:
+    """Whether one fold is held out in place of cross-validation."""
+    return any(isinstance(member, FinetuneConfig) for member in members(config.tagger))
+
+
 def cross_validate(
     config: Config,
     batch: Sequence[Story],
     labels: LabelArray,
-    folds: npt.NDArray[np.int64],
+    groups: npt.NDArray[np.int64],
     names: Sequence[str],
-    on_fold: Callable[[int, float], None] | None = None,
+    on_fold: Callable[[FoldDone], None] | None = None,
+    listener: Listener | None = None,
 ) -> CrossValidation:
-    """Train on all folds but one, score that one, in turn.
+    """Train on all folds but one, score that one, in turn; near-duplicate `groups` are never split.
 
-    `on_fold` hears of each: its number, from 1, and the seconds it took.
+    `on_fold` hears of each, the `listener` of the steps in between.
     """
+    seed, articles = config.split.seed, [story.article for story in batch]
+    folds = make_folds(articles, labels, groups, config.split.folds, seed)
+    run = np.unique(folds)[:1] if is_held_out(config) else np.unique(folds)
     families = members(config.tagger)
     parts = [_Part(np.zeros(labels.shape, np.float32), [None] * len(batch)) for _ in families]
-    for fold in np.unique(folds):
+    fitted: list[Tagger] = []
+    for fold in run:
         start = time.perf_counter()
         held = folds == fold
         rows: list[int] = np.flatnonzero(held).tolist()
         others = [batch[i] for i in np.flatnonzero(~held).tolist()]
+        fitted = []
         for family, part in zip(families, parts, strict=True):
-            tagger = fit_member(family, others, labels[~held], names, config.split.seed)
+            tagger = fit_member(family, others, labels[~held], names, seed, listener)
             part.scores[held], found = labelled_sentence_scores(tagger, [batch[i] for i in rows])
             for row, value in zip(rows, found, strict=True):
                 part.sentences[row] = value
+            fitted.append(tagger)
         if on_fold is not None:
-            on_fold(int(fold) + 1, time.perf_counter() - start)
-    if len(parts) == 1:
-        (part,) = parts
-        return CrossValidation(part.scores, measure_evidence(batch, part.sentences, names), None)
-    return _combined(parts, batch, labels, folds, names)
+            seconds = time.perf_counter() - start
+            places, found_scores = np.flatnonzero(held), [part.scores[held] for part in parts]
+            on_fold(FoldDone(int(fold) + 1, seconds, places, found_scores))
+    scored = np.flatnonzero(np.isin(folds, run))
+    chosen: list[int] = scored.tolist()
+    parts = [_Part(part.scores[scored], [part.sentences[i] for i in chosen]) for part in parts]
+    inner = folds[scored]
+    if len(run) == 1:
+        inner = make_folds(
+            [articles[i] for i in chosen], labels[scored], groups[scored], config.split.folds, seed
+        )
+    whole, combiner = parts[0], None
+    if len(parts) > 1:
+        whole = _combined(parts, labels[scored], inner)
+        combiner = learn_combiner([part.scores for part in parts], labels[scored])
+    evidence = measure_evidence([batch[i] for i in chosen], whole.sentences, names)
+    return CrossValidation(scored, inner, whole.scores, evidence, combiner, fitted)
 
 
-def _combined(
-    parts: Sequence[_Part],
-    batch: Sequence[Story],
-    labels: LabelArray,
-    folds: npt.NDArray[np.int64],
-    names: Sequence[str],
-) -> CrossValidation:
+def _combined(parts: Sequence[_Part], labels: LabelArray, folds: npt.NDArray[np.int64]) -> _Part:
     """The members' scores as one, each fold's by weights learned on the other folds."""
     scores = np.zeros(labels.shape, dtype=np.float32)
-    sentences: list[Scores | None] = [None] * len(batch)
+    sentences: list[Scores | None] = [None] * len(labels)
     for fold in np.unique(folds):
         held = folds == fold
         combiner = learn_combiner([part.scores[~held] for part in parts], labels[~held])
@@ -88,8 +129,4 @@ def _combined(
             found = [value for part in parts if (value := part.sentences[row]) is not None]
             if found:
                 sentences[row] = combiner(found)
-    return CrossValidation(
-        scores,
-        measure_evidence(batch, sentences, names),
-        learn_combiner([part.scores for part in parts], labels),
-    )
+    return _Part(scores, sentences)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -164,6 +165,16 @@ def interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def average_precisions(labels: npt.NDArray[Any], scores: npt.NDArray[Any]) -> list[float | None]:
+    """Average precision of each theme's column; None for a theme that no article has."""
+    from sklearn.metrics import average_precision_score
+
+    return [
+        float(average_precision_score(labels[:, k], scores[:, k])) if labels[:, k].any() else None
+        for k in range(labels.shape[1])
+    ]
+
+
 def measure(
     labels: LabelArray,
     probabilities: Probabilities,
@@ -174,7 +185,7 @@ def measure(
     evidence: EvidenceFigures | None = None,
 ) -> Figures:
     """All figures of tags and probabilities against labels, each of shape (n_articles, n_themes)."""
-    from sklearn.metrics import average_precision_score, label_ranking_average_precision_score
+    from sklearn.metrics import label_ranking_average_precision_score
 
     counts = count(labels, tags)
     precision, recall = (
@@ -183,12 +194,7 @@ def measure(
     )
     f1 = f1_of(counts)
     total = Counts(*(np.array([side.sum()]) for side in (counts.tp, counts.fp, counts.fn)))
-    ap = [
-        float(average_precision_score(labels[:, k], probabilities[:, k]))
-        if labels[:, k].any()
-        else None
-        for k in range(len(names))
-    ]
+    ap = average_precisions(labels, probabilities)
     known = [value for value in ap if value is not None]
     themed = labels.any(axis=1)
     micro, macro = resampled_f1(labels, tags, seed, groups)

@@ -21,6 +21,7 @@ os.environ.setdefault("MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK", "true")
 
 import mlflow
 import mlflow.data
+import psutil
 from filelock import FileLock
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
@@ -186,9 +187,43 @@ class Tracked:
             mlflow.log_param("fold", fold)
             mlflow.log_metrics({**figures, "fold/seconds": seconds})
 
+    def log_trial(
+        self, number: int, settings: Mapping[str, Any], figures: Mapping[str, float]
+    ) -> None:
+        """One child run a trial of a sweep."""
+        home = self.run.info.experiment_id
+        with mlflow.start_run(experiment_id=home, run_name=f"trial {number}", nested=True):
+            mlflow.log_params(dict(settings))
+            mlflow.log_metrics(dict(figures))
+
     def log_metrics(self, figures: Mapping[str, float], data: str) -> None:
         """Figures of the logged model on a data set named before."""
         mlflow.log_metrics(dict(figures), model_id=self.model_id, dataset=self.datasets.get(data))
+
+    def log_step(self, figures: Mapping[str, float], step: int) -> None:
+        """Figures of a step of learning, a curve in the UI."""
+        mlflow.log_metrics(dict(figures), step=step)
+
+    def link_interrupted(self, job: str) -> None:
+        """Mark this run's job, and end the runs of the same job whose process was killed.
+
+        `job` says what is trained on what: the same job started again goes on from what an
+        interrupted run left, and the two runs point at each other.
+        """
+        client = MlflowClient()
+        left = client.search_runs(
+            [self.run.info.experiment_id],
+            f"attributes.status = 'RUNNING' AND tags.job = '{job}' AND tags.host = '{platform.node()}'",
+        )
+        for other in left:
+            process = other.data.tags.get("process", "")
+            if process.isdigit() and psutil.pid_exists(int(process)):
+                continue
+            client.set_tag(other.info.run_id, "resumed_by", self.id)
+            client.set_terminated(other.info.run_id, "KILLED")
+            logger.info("the run %s was killed; this one takes its place", other.info.run_name)
+            self.set_tags({"resumes": other.info.run_id})
+        self.set_tags({"job": job, "host": platform.node(), "process": str(os.getpid())})
 
     def log_table(self, table: pd.DataFrame, name: str) -> None:
         """A table that the UI shows."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from themewire import tracking
 from themewire.bundle import Bundle, install_bundle, load_bundle, save_bundle
 from themewire.checks import CheckResult, check_corpus
-from themewire.config import Config, LinearConfig, StackConfig
-from themewire.crossfit import cross_validate
+from themewire.config import Config, FinetuneConfig, LinearConfig, StackConfig
+from themewire.crossfit import FoldDone, cross_validate, is_held_out
 from themewire.decisions import Decision, cross_fitted, learn_decision
 from themewire.errors import UsageError
 from themewire.evaluation import Measured, measure_bundle
@@ -26,9 +31,9 @@ from themewire.report import (
     theme_figures_picture,
     theme_rows,
 )
-from themewire.splits import make_folds, near_groups
+from themewire.splits import near_groups
 from themewire.taggers import fit_member, members
-from themewire.taggers.base import Tagger
+from themewire.taggers.base import Listener, Tagger
 from themewire.taggers.stack import StackTagger
 from themewire.text import stories
 
@@ -70,6 +75,7 @@ def train(config: Config, checked: CheckResult | None = None) -> TrainResult:
         logger.warning("%s", leak)
     kind = config.tagger.kind
     with tracking.open_run(config, run_name(config)) as run:
+        run.link_interrupted(job_digest(config, checked))
         run.log_articles(checked.corpus.articles, "articles", "training")
         if checked.corpus.test.articles:
             run.log_articles(checked.corpus.test, "test", "test")
@@ -120,25 +126,48 @@ def _learn(
     if not labels.any():
         raise UsageError("data.articles: no article has a theme; label some first")
     groups = near_groups([article.whole for article in articles], config.checks.near_duplicate)
-    folds = make_folds(articles, labels, groups, config.split.folds, seed)
     fold_seconds: dict[int, float] = {}
 
-    def on_fold(fold: int, seconds: float) -> None:
-        fold_seconds[fold] = seconds
-        logger.info("fold %d of %d: %.1f s", fold, config.split.folds, seconds)
+    def on_fold(fold: FoldDone) -> None:
+        fold_seconds[fold.number] = fold.seconds
+        logger.info("fold %d of %d: %.1f s", fold.number, config.split.folds, fold.seconds)
 
-    found = cross_validate(config, batch, labels, folds, names, on_fold)
-    probabilities, tags = cross_fitted(found.scores, labels, folds, names, config.decision)
+    found = cross_validate(config, batch, labels, groups, names, on_fold, _under(run, "held_out"))
+    truth, scored = labels[found.rows], [articles[i] for i in found.rows.tolist()]
+    probabilities, tags = cross_fitted(found.scores, truth, found.folds, names, config.decision)
+    if is_held_out(config):
+        logger.info("measured on the fold held out: %d articles", len(scored))
     for fold, seconds in fold_seconds.items():
-        held = folds == fold - 1
-        figures = measure(labels[held], probabilities[held], tags[held], names, seed)
+        held = np.full(len(scored), True) if is_held_out(config) else found.folds == fold - 1
+        figures = measure(truth[held], probabilities[held], tags[held], names, seed)
         run.log_fold(fold, figures.flat("fold/"), seconds)
-    figures = measure(labels, probabilities, tags, names, seed, groups, found.evidence)
-    decision = learn_decision(found.scores, labels, names, config.decision, config.review.band)
-    cv = Measured(articles, labels, probabilities, tags, figures)
-    fitted = [fit_member(member, batch, labels, names, seed) for member in members(config.tagger)]
+    figures = measure(truth, probabilities, tags, names, seed, groups[found.rows], found.evidence)
+    decision = learn_decision(found.scores, truth, names, config.decision, config.review.band)
+    families = members(config.tagger)
+    fitted = found.fitted
+    if all(member.refit for member in families if isinstance(member, FinetuneConfig)):
+        fitted = [
+            fit_member(member, batch, labels, names, seed, _under(run, "final"))
+            for member in families
+        ]
     tagger = fitted[0] if found.combiner is None else StackTagger(fitted, found.combiner)
-    return cv, decision, tagger
+    return Measured(scored, truth, probabilities, tags, figures), decision, tagger
+
+
+def _under(run: tracking.Tracked, prefix: str) -> Listener:
+    """Logs the figures of steps under a name of their own."""
+
+    def listen(figures: Mapping[str, float], step: int) -> None:
+        run.log_step({f"{prefix}/{name}": value for name, value in figures.items()}, step)
+
+    return listen
+
+
+def job_digest(config: Config, checked: CheckResult) -> str:
+    """What is trained on what: the same for a training that is started again."""
+    kept = config.model_dump(mode="json", include={"tagger", "split", "checks", "tracking"})
+    data = [checked.corpus.articles.digest, checked.corpus.test.digest]
+    return hashlib.sha256(json.dumps([kept, data]).encode()).hexdigest()[:16]
 
 
 def _measure_test(draft: Bundle, checked: CheckResult, config: Config) -> Measured | None:

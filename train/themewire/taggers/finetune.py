@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from sklearn.metrics import average_precision_score
 from torch import nn
 
 from themewire.config import FinetuneConfig
 from themewire.encoder import OnnxEncoder, by_length, padded, token_windows
+from themewire.metrics import average_precisions
 from themewire.pretrained import (
     WORKSHOP,
     LayerMeans,
@@ -181,15 +181,13 @@ class _Marks(transformers.TrainerCallback):  # type: ignore[misc]
         draft.rename(folder / MARK)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        known = {"loss": "train_loss", "eval_loss": "loss", "eval_mean_ap": "mean_ap",
+                 "learning_rate": "learning_rate"}  # fmt: skip
         figures = {
-            f"finetune/{name.removeprefix('eval_')}"
-            if name != "loss"
-            else "finetune/train_loss": float(value)
-            for name, value in (logs or {}).items()
-            if name in ("loss", "eval_loss", "eval_mean_ap", "learning_rate")
+            known[name]: float(value) for name, value in (logs or {}).items() if name in known
         }
         if figures:
-            shown = ", ".join(f"{key.split('/')[1]} {value:.4g}" for key, value in figures.items())
+            shown = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
             logger.info("step %d of %d: %s", state.global_step, state.max_steps, shown)
             if self.listener is not None:
                 self.listener(figures, state.global_step)
@@ -197,10 +195,8 @@ class _Marks(transformers.TrainerCallback):  # type: ignore[misc]
 
 def mean_ap(prediction: Any) -> dict[str, float]:
     """Mean average precision over the themes that some story of the validation part carries."""
-    labels = prediction.label_ids
-    seen = [column for column in range(labels.shape[1]) if labels[:, column].any()]
-    logits = prediction.predictions
-    values = [average_precision_score(labels[:, c], logits[:, c]) for c in seen]
+    found = average_precisions(prediction.label_ids, prediction.predictions)
+    values = [value for value in found if value is not None]
     return {"mean_ap": float(np.mean(values)) if values else 0.0}
 
 
@@ -230,7 +226,7 @@ def fit_finetune(
     vectors = stored_encoder(config.frozen()).encode(sentences)
     learn, validate = _validation(lesson, config.validation, seed)
     taught = teach_head(vectors, lesson, config, seed, epochs=config.head_epochs,
-                        learning_rate=config.frozen_learning_rate, batch=64)  # fmt: skip
+                        learning_rate=config.frozen_learning_rate, batch=64, among=learn)  # fmt: skip
     model, tokenizer = load_pretrained(find_source(config))
     _freeze(model, config.frozen_layers)
     means = LayerMeans(model, config.layers)
