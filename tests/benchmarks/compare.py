@@ -1,0 +1,172 @@
+"""The families and their peers on one data set, in one go on one machine.
+
+python -m tests.benchmarks.compare DATA [--families linear,stack] [--peers scikit-learn,fasttext]
+
+DATA holds `train.jsonl`, `test.jsonl` and `themes.txt` (the names, in column order). Each peer runs
+in an environment of its own, made on first use. The table goes to standard output, all figures to
+`.themewire/benchmarks/NAME.json`. Everything is chosen on the training part, by each tool's own means.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import f1_score
+
+PEERS_FOLDER = Path(__file__).parent / "peers"
+HOME = Path(".themewire")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another tool: what its environment needs, and the runner that wires it."""
+
+    runner: str
+    packages: tuple[str, ...]
+    settings: dict[str, str] = field(default_factory=dict)
+
+
+PEERS = {
+    "scikit-learn": Peer("scikit_learn.py", ("scikit-learn",)),
+    "fasttext": Peer("fast_text.py", ("fasttext-numpy2",)),
+    # its thresholding needs a scipy before 1.14
+    "libmultilabel 1vsrest": Peer("libmultilabel_linear.py", ("libmultilabel", "scipy<1.14")),
+    "libmultilabel cost-sensitive": Peer(
+        "libmultilabel_linear.py",
+        ("libmultilabel", "scipy<1.14"),
+        {"PEER_METHOD": "cost_sensitive"},
+    ),
+}
+
+
+def timed(command: list[str], env: dict[str, str] | None = None) -> tuple[float, float]:
+    """Run a command to its end; (wall seconds, CPU seconds) of it and its children."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    start = time.perf_counter()
+    subprocess.run(command, check=True, env=os.environ | (env or {}), stdout=sys.stderr)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.perf_counter() - start, cpu
+
+
+def peer_environment(packages: tuple[str, ...]) -> Path:
+    """The Python of an environment with these packages."""
+    name = "-".join(package.split("<")[0] for package in packages)
+    folder = HOME / "peers" / name
+    if not (folder / "ok").exists():
+        timed([sys.executable, "-m", "venv", str(folder)])
+        timed([str(folder / "bin/python"), "-m", "pip", "install", "--quiet", *packages])
+        (folder / "ok").touch()
+    return folder / "bin/python"
+
+
+def run_peer(peer: Peer, data: Path, scratch: Path) -> dict[str, Any]:
+    """What a peer's runner found."""
+    out = scratch / "peer.json"
+    python = peer_environment(peer.packages)
+    timed(
+        [str(python.absolute()), str(PEERS_FOLDER / peer.runner), str(data), str(out)],
+        peer.settings,
+    )
+    found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
+    return found
+
+
+def run_family(family: str, data: Path, scratch: Path, settings: list[str]) -> dict[str, Any]:
+    """What a family of this project finds: trained by the command, tagged by the command."""
+    bundle, names = scratch / family, (data / "themes.txt").read_text(encoding="utf-8").split()
+    config = scratch / f"{family}.toml"
+    config.write_text(
+        f'[data]\narticles = "{data / "train.jsonl"}"\ntest = ""\n'
+        f"[taxonomy]\nnames = {json.dumps(names)}\n"
+        '[checks]\nleaks = "warn"\n[tracking]\nexperiment = "benchmark"\nregistered_model = ""\n'
+        f'[output]\nchampion = "{bundle}"\n[tagger]\nkind = "{family}"\n',
+        encoding="utf-8",
+    )
+    options = [option for setting in settings for option in ("--set", setting)]
+    command = [sys.executable, "-m", "themewire"]
+    wall, cpu = timed([*command, "train", str(config), *options])
+    out = scratch / "tags.jsonl"
+    tagged, _ = timed(
+        [
+            *command,
+            "predict",
+            str(data / "test.jsonl"),
+            "--model",
+            str(bundle),
+            "--output",
+            str(out),
+        ]
+    )
+    tags = [json.loads(line)["themes"] for line in out.read_text(encoding="utf-8").splitlines()]
+    return {
+        "tags": tags,
+        "train_seconds": wall,
+        "train_cpu_seconds": cpu,
+        "articles_a_second": len(tags) / tagged,
+        "model_bytes": sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file()),
+    }
+
+
+def score(found: dict[str, Any], truth: list[list[str]], names: list[str]) -> dict[str, Any]:
+    """Micro and macro F1 of tags, beside what was measured of the run."""
+    place = {name: column for column, name in enumerate(names)}
+    arrays = np.zeros((2, len(truth), len(names)), dtype=np.int8)
+    for side, rows in enumerate((truth, found["tags"])):
+        for row, themes in enumerate(rows):
+            arrays[side, row, [place[name] for name in themes]] = 1
+    kept = {key: value for key, value in found.items() if key != "tags"}
+    return kept | {
+        kind: float(f1_score(arrays[0], arrays[1], average=kind, zero_division=0))
+        for kind in ("micro", "macro")
+    }
+
+
+def main() -> None:
+    """Run what was asked for and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--families", default="linear,stack")
+    parser.add_argument("--peers", default=",".join(PEERS))
+    parser.add_argument(
+        "--set", action="append", default=[], help="for the families: section.key=value"
+    )
+    given = parser.parse_args()
+    data = given.data.resolve()
+    names = (data / "themes.txt").read_text(encoding="utf-8").split()
+    lines = (data / "test.jsonl").read_text(encoding="utf-8").splitlines()
+    truth = [list(json.loads(line).get("themes") or ()) for line in lines if line.strip()]
+    results: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory(prefix="themewire-benchmark-") as scratch:
+        for family in filter(None, given.families.split(",")):
+            found = run_family(family, data, Path(scratch), given.set)
+            results[f"themewire {family}"] = score(found, truth, names)
+        for name in filter(None, given.peers.split(",")):
+            found = run_peer(PEERS[name], data, Path(scratch))
+            results[name] = score(found, truth, names)
+    out = HOME / "benchmarks" / f"{data.name}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    print("| tool | micro-F1 | macro-F1 | training, CPU s | articles/s | MB |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for name, row in results.items():
+        size = (row["model_bytes"] or 0) / 1e6
+        print(
+            f"| {name} | {row['micro']:.3f} | {row['macro']:.3f} | {row['train_cpu_seconds']:.0f} "
+            f"| {row['articles_a_second']:.0f} | {size:.0f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
