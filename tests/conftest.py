@@ -61,6 +61,31 @@ def run(*args: str, cwd: Path, stdin: str = "", env: dict[str, str] | None = Non
     )  # fmt: skip
 
 
+CORE_ONLY = (
+    "sklearn",
+    "torch",
+    "transformers",
+    "datasets",
+    "mlflow",
+    "scipy",
+    "pandas",
+    "matplotlib",
+)
+
+
+def imported_beyond_the_core(bundle: Path, cwd: Path):
+    """Which packages of the training stack a fresh process has loaded once it has predicted."""
+    code = (
+        "import json, sys; from themewire import load;"
+        f"load({str(bundle)!r}).predict(['The rifles were sold.']);"
+        f"print(json.dumps([name for name in {CORE_ONLY} if name in sys.modules]))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, check=True
+    )
+    return json.loads(found.stdout)
+
+
 def tiny_tables() -> dict[str, Any]:
     return {
         "data": {"articles": "articles.jsonl", "test": "test.jsonl"},

@@ -8,18 +8,7 @@ import time
 
 import pytest
 
-from tests.conftest import run, tiny_records, write_jsonl
-
-CORE_ONLY = (
-    "sklearn",
-    "torch",
-    "transformers",
-    "datasets",
-    "mlflow",
-    "scipy",
-    "pandas",
-    "matplotlib",
-)
+from tests.conftest import imported_beyond_the_core, run, tiny_records, write_jsonl
 
 
 def test_predict_from_standard_input_and_files(tiny_bundle, tmp_path):
@@ -80,15 +69,7 @@ def test_user_errors_are_one_line(tiny_bundle, tmp_path, args, code, message):
 
 
 def test_predict_imports_no_training_stack(tiny_bundle, tmp_path):
-    code = (
-        "import sys; from themewire import load;"
-        f"load({str(tiny_bundle)!r}).predict(['The rifles were sold.']);"
-        f"print([name for name in {CORE_ONLY} if name in sys.modules])"
-    )
-    found = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert found.stdout.strip() == "[]", found.stderr
+    assert imported_beyond_the_core(tiny_bundle, tmp_path) == []
 
 
 def test_version_and_help(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import NAMES, tiny_records
+from tests.conftest import NAMES, imported_beyond_the_core, tiny_records
 from themewire.articles import Article
 from themewire.bundle import load_bundle, save_bundle
 from themewire.config import EncoderConfig, EncoderSettings, FinetuneConfig, make_config
@@ -267,6 +267,7 @@ def test_a_stack_weighs_its_members(tiny_encoder, workplace, tmp_path):
     assert np.allclose(
         load_bundle(tmp_path / "b").tagger.scan(batch).scores, scan.scores, atol=1e-4
     )
+    assert imported_beyond_the_core(tmp_path / "b", tmp_path) == []
 
 
 def test_a_member_that_knows_nothing_gets_no_say():

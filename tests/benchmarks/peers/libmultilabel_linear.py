@@ -11,20 +11,20 @@ METHODS = {"1vsrest": linear.train_1vsrest, "cost_sensitive": linear.train_cost_
 state = {}
 
 
-def rows(texts, labels):
-    return [{"text": text, "label": list(own)} for text, own in zip(texts, labels)]  # noqa: B905
+def data(part, texts, labels):
+    return {"data_format": "dataframe", part: {"x": texts, "y": [list(own) for own in labels]}}
 
 
 def fit(texts, labels, names):
     preprocessor = linear.Preprocessor(include_test_labels=False)
-    found = preprocessor.fit_transform({"train": rows(texts, labels)})
+    found = preprocessor.fit_transform(data("train", texts, labels))
     train = METHODS[os.environ.get("PEER_METHOD", "1vsrest")]
     model = train(found["train"]["y"], found["train"]["x"], "-s 1 -q")
     state["model"] = (preprocessor, model)
     classes = np.array(preprocessor.label_mapping)
 
     def tag(held):
-        part = preprocessor.transform({"test": rows(held, [[] for _ in held])})
+        part = preprocessor.transform(data("test", held, [[] for _ in held]))
         values = np.asarray(linear.predict_values(model, part["test"]["x"]))
         return [classes[row > 0].tolist() for row in values]
 

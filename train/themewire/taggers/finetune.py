@@ -267,7 +267,7 @@ def _key(
 ) -> str:
     """What the same fine-tune is found by when it is started again."""
     digest = hashlib.sha256(
-        json.dumps([config.model_dump(mode="json"), seed, list(names)]).encode()
+        json.dumps([config.model_dump(mode="json", exclude={"refit"}), seed, list(names)]).encode()
     )
     digest.update(np.ascontiguousarray(labels).tobytes())
     for story in stories:
