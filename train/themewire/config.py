@@ -132,6 +132,7 @@ class EncoderConfig(HeadSettings):
     """A head on frozen sentence vectors, pooled to the article."""
 
     kind: Literal["encoder"] = "encoder"
+    evidence_weight: Annotated[float, Field(ge=0.0)] = 1.0
     epochs: Count = 12
     learning_rate: Positive = 3e-3
     batch: Count = 64
