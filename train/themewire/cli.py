@@ -504,7 +504,8 @@ def _print_training(result: TrainResult) -> None:
     if result.champion is not None:
         console.print(f"bundle   {result.champion} (what `themewire predict` uses)")
     console.print(f"run      {result.run_id} ({result.run_name}), {result.seconds:.0f} s")
-    console.print("see it   make ui, then http://127.0.0.1:5000")
+    address = f"http://127.0.0.1:5000/#/experiments/{result.experiment_id}/runs/{result.run_id}"
+    console.print(f"see it   make ui, then {address}", soft_wrap=True)
 
 
 def _stop(error: BaseException, code: int) -> NoReturn:

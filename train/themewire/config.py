@@ -123,6 +123,7 @@ class HeadSettings(EncoderSettings):
     hidden: Count = 256
     """Units between vector and scores."""
     dropout: Fraction = 0.4
+    """Share of those units left out at a time while learning."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
     evidence_weight: Annotated[float, Field(ge=0.0)] = 3.0
     """Weight of what single sentences are known to carry, against 1 for what whole articles do."""
@@ -145,7 +146,7 @@ class FinetuneConfig(HeadSettings):
     kind: Literal["finetune"] = "finetune"
     epochs: Count = 4
     """At most; training stops where the validation part no longer gains."""
-    learning_rate: Positive = 6e-5
+    learning_rate: Positive = 1e-4
     """Of the encoder's layers; falls to 0 in a straight line after the warm-up."""
     head_learning_rate: Positive = 5e-4
     warmup: Fraction = 0.1

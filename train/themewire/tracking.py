@@ -172,6 +172,11 @@ class Tracked:
         """The run's name in the UI."""
         return str(self.run.info.run_name)
 
+    @property
+    def experiment_id(self) -> str:
+        """The id of the experiment it stands in."""
+        return str(self.run.info.experiment_id)
+
     def log_articles(self, reading: Reading, name: str, context: str) -> None:
         """Log a data set with its digest; `context` is 'training' or 'test'."""
         data = mlflow.data.from_huggingface(
@@ -182,7 +187,7 @@ class Tracked:
 
     def log_fold(self, fold: int, figures: Mapping[str, float], seconds: float) -> None:
         """One child run a fold."""
-        home = self.run.info.experiment_id
+        home = self.experiment_id
         with mlflow.start_run(experiment_id=home, run_name=f"fold {fold}", nested=True):
             mlflow.log_param("fold", fold)
             mlflow.log_metrics({**figures, "fold/seconds": seconds})
@@ -191,7 +196,7 @@ class Tracked:
         self, number: int, settings: Mapping[str, Any], figures: Mapping[str, float]
     ) -> None:
         """One child run a trial of a sweep."""
-        home = self.run.info.experiment_id
+        home = self.experiment_id
         with mlflow.start_run(experiment_id=home, run_name=f"trial {number}", nested=True):
             mlflow.log_params(dict(settings))
             mlflow.log_metrics(dict(figures))
@@ -212,7 +217,7 @@ class Tracked:
         """
         client = MlflowClient()
         left = client.search_runs(
-            [self.run.info.experiment_id],
+            [self.experiment_id],
             f"attributes.status = 'RUNNING' AND tags.job = '{job}' AND tags.host = '{platform.node()}'",
         )
         for other in left:

@@ -48,6 +48,7 @@ class TrainResult:
 
     run_id: str
     run_name: str
+    experiment_id: str
     cv: Measured
     test: Measured | None
     version: str | None
@@ -99,7 +100,9 @@ def train(config: Config, checked: CheckResult | None = None) -> TrainResult:
             version, verdict, champion = _keep(config, checked, run, folder, digest, model_uri)
         seconds = time.perf_counter() - start
         run.log_metrics({"seconds": seconds}, "articles")
-    return TrainResult(run.id, run.name, cv, test, version, verdict, champion, seconds)
+    return TrainResult(
+        run.id, run.name, run.experiment_id, cv, test, version, verdict, champion, seconds
+    )
 
 
 def run_name(config: Config) -> str:

@@ -222,7 +222,6 @@ def make_head(size: int, settings: HeadSettings, share: Scores) -> torch.nn.Sequ
     odds = np.clip(share, 1e-3, 0.5)
     outer.bias.data.copy_(from_numpy(np.log(odds / (1 - odds)).astype(np.float32)))
     return nn.Sequential(
-        nn.Dropout(settings.dropout),
         nn.Linear(size, settings.hidden),
         nn.ReLU(),
         nn.Dropout(settings.dropout),
@@ -297,15 +296,15 @@ def head_arrays(taught: TaughtHead, labels: npt.NDArray[Any]) -> Head:
     """
     state = taught.head.state_dict()
     values = {name: value.detach().cpu().numpy().copy() for name, value in state.items()}
-    weight = values["1.weight"].T / taught.scale[:, None]
-    outer_weight, outer_bias = values["4.weight"].T, values["4.bias"]
+    weight = values["0.weight"].T / taught.scale[:, None]
+    outer_weight, outer_bias = values["3.weight"].T, values["3.bias"]
     for column in range(labels.shape[1]):
         if labels[:, column].min() == labels[:, column].max():
             outer_weight[:, column] = 0.0
             outer_bias[column] = -UNLEARNED if labels[:, column].max() else UNLEARNED
     return Head(
         weight.astype(np.float32),
-        (values["1.bias"] - taught.mean @ weight).astype(np.float32),
+        (values["0.bias"] - taught.mean @ weight).astype(np.float32),
         outer_weight.astype(np.float32),
         outer_bias.astype(np.float32),
         float(taught.log_sharpness.detach().exp()),

@@ -52,6 +52,8 @@ logger = logging.getLogger(__name__)
 
 MARK = "complete.json"
 """Written last into a checkpoint: the size of each of its files."""
+VERSION = 2
+"""Goes into what a fine-tune is found by; raise it when the same settings teach something else."""
 KEPT = 4
 """Finished fine-tunes that stay in the workshop; older ones go."""
 
@@ -267,7 +269,9 @@ def _key(
 ) -> str:
     """What the same fine-tune is found by when it is started again."""
     digest = hashlib.sha256(
-        json.dumps([config.model_dump(mode="json", exclude={"refit"}), seed, list(names)]).encode()
+        json.dumps(
+            [VERSION, config.model_dump(mode="json", exclude={"refit"}), seed, list(names)]
+        ).encode()
     )
     digest.update(np.ascontiguousarray(labels).tobytes())
     for story in stories:
