@@ -1,6 +1,7 @@
 """Trainings that really train, on a tiny corpus."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -136,3 +137,41 @@ def test_two_trainings_at_once_both_end_whole(workplace):
     experiment = client.get_experiment_by_name("themewire")
     runs = client.search_runs([experiment.experiment_id])
     assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_a_killed_run_is_ended_and_linked(workplace, client, tiny_config):
+    first = train(tiny_config)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    tags = client.get_run(first.run_id).data.tags
+    kept = {name: tags[name] for name in ("job", "host")}
+    killed, alive, other = (
+        client.create_run(first.experiment_id, tags=kept | more).info.run_id
+        for more in (
+            {"process": str(gone.pid)},
+            {"process": str(os.getpid())},
+            {"process": str(gone.pid), "job": "another"},
+        )
+    )
+    second = train(tiny_config)
+    assert client.get_run(killed).info.status == "KILLED"
+    assert client.get_run(killed).data.tags["resumed_by"] == second.run_id
+    assert client.get_run(second.run_id).data.tags["resumes"] == killed
+    assert client.get_run(alive).info.status == "RUNNING"
+    assert client.get_run(other).info.status == "RUNNING"
+
+
+def test_finetune_is_measured_on_one_fold_held_out(workplace, client, tiny_encoder):
+    tagger = {
+        "kind": "stack",
+        "sentences": {
+            "kind": "finetune", "encoder": str(tiny_encoder), "layers": [0, 2], "hidden": 32,
+            "epochs": 1, "batch": 8, "head_epochs": 60, "refit": False,
+        },
+    }  # fmt: skip
+    result = train(make_config(tiny_tables() | {"tagger": tagger}, "test"))
+    assert 15 < len(result.cv.articles) < 25, "one fold of three"
+    metrics = client.get_run(result.run_id).data.metrics
+    assert "held_out/mean_ap" in metrics
+    assert not any(name.startswith("final/") for name in metrics)
+    assert load("models/champion").predict(["The rifles were sold to the northern neighbour."])
