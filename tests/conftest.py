@@ -172,7 +172,7 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     config = transformers.BertConfig(
         vocab_size=tokenizer.get_vocab_size(), hidden_size=32, num_hidden_layers=2,
-        num_attention_heads=2, intermediate_size=64, max_position_embeddings=64,
+        num_attention_heads=2, intermediate_size=64, max_position_embeddings=256,
     )  # fmt: skip
     transformers.BertModel(config).save_pretrained(folder)
     return folder

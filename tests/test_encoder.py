@@ -146,9 +146,11 @@ def test_weights_that_are_not_the_published_ones(tmp_path, monkeypatch):
         find_source(EncoderSettings())
 
 
-def test_a_layer_too_high(tiny_encoder, workplace):
+def test_a_layer_or_a_window_too_high(tiny_encoder, workplace):
     with pytest.raises(UsageError, match="has layers 0 to 2"):
         stored_encoder(EncoderSettings(encoder=str(tiny_encoder), layers=(3,)))
+    with pytest.raises(UsageError, match="takes 256 tokens at most"):
+        stored_encoder(EncoderSettings(encoder=str(tiny_encoder), layers=(1,), window=257))
 
 
 def test_the_smooth_maximum():

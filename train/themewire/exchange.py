@@ -109,8 +109,9 @@ def _plain(value: Any) -> Any:
 
 
 def _as_list(value: Any) -> list[str]:
-    if not isinstance(value, str):
+    if isinstance(value, list | tuple):
         return [str(item) for item in value]
+    value = str(value)
     if value.startswith("["):
         try:
             return [str(item) for item in json.loads(value)]
@@ -156,7 +157,8 @@ def _from_task(task: Mapping[str, Any]) -> dict[str, Any]:
         name: value for name, value in data.items() if name in FIELDS and value not in (None, "")
     }
     record.setdefault("id", str(task.get("id", "")))
-    done = [a for a in task.get("annotations") or () if not a.get("was_cancelled")]
+    given = task.get("annotations")
+    done = [a for a in given or () if isinstance(a, dict) and not a.get("was_cancelled")]
     if not done:
         return record
     themes: dict[str, None] = {}

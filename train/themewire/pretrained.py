@@ -189,12 +189,17 @@ def _quiet(*names: str) -> Iterator[None]:
             logging.getLogger(name).setLevel(level)
 
 
-def check_layers(model: Any, layers: Sequence[int], name: str) -> None:
-    """Raises UsageError where a layer is asked for that the encoder does not have."""
+def check_settings(model: Any, settings: EncoderSettings) -> None:
+    """Raises UsageError for a layer that the encoder does not have, or more tokens than it takes."""
     count = model.config.num_hidden_layers
-    for layer in layers:
+    for layer in settings.layers:
         if not 0 <= layer <= count:
-            raise UsageError(f"tagger.layers: {layer}: {name} has layers 0 to {count}")
+            raise UsageError(f"tagger.layers: {layer}: {settings.encoder} has layers 0 to {count}")
+    most = getattr(model.config, "max_position_embeddings", settings.window)
+    if settings.window > most:
+        raise UsageError(
+            f"tagger.window: {settings.window}: {settings.encoder} takes {most} tokens at most"
+        )
 
 
 @cache
@@ -207,7 +212,7 @@ def stored_encoder(settings: EncoderSettings) -> StoredEncoder:
     if not folder.exists():
         logger.info("exporting %s for ONNX Runtime, once", settings.encoder)
         model, tokenizer = load_pretrained(source)
-        check_layers(model, settings.layers, settings.encoder)
+        check_settings(model, settings)
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=folder.parent))
         try:

@@ -102,10 +102,10 @@ def sweep(config: Config, trials: int, checked: CheckResult | None = None) -> Sw
     batch = stories(articles)
     labels = taxonomy.label_array([article.themes for article in articles])
     groups = near_groups([article.whole for article in articles], config.checks.near_duplicate)
-    names, seed = taxonomy.names, config.split.seed
+    names, seed, job = taxonomy.names, config.split.seed, job_digest(config, checked)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
-        study_name=f"{kind} {job_digest(config, checked)}",
+        study_name=f"{kind} {job}",
         storage=f"sqlite:///{STORE}",
         load_if_exists=True,
         direction="maximize",
@@ -113,6 +113,7 @@ def sweep(config: Config, trials: int, checked: CheckResult | None = None) -> Sw
         pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=1),
     )
     with tracking.open_run(config, f"sweep of {kind}") as run:
+        run.link_interrupted(f"sweep {job}")
         run.log_articles(checked.corpus.articles, "articles", "training")
 
         def objective(trial: optuna.Trial) -> float:
@@ -141,7 +142,9 @@ def sweep(config: Config, trials: int, checked: CheckResult | None = None) -> Sw
             return figures.macro_f1
 
         def said(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-            value = "stopped early" if trial.value is None else f"macro-F1 {trial.value:.4f}"
+            # the value of a trial that was stopped early is what it had come to by then
+            whole = trial.state is optuna.trial.TrialState.COMPLETE
+            value = f"macro-F1 {trial.value:.4f}" if whole else "stopped early"
             logger.info("trial %d: %s (%s)", trial.number, value, json.dumps(trial.params))
 
         done = len(_finished(study))
@@ -165,8 +168,7 @@ def _history(study: optuna.Study) -> Figure:
     """Macro-F1 against each setting that was searched, a point a trial, the best one marked."""
     from matplotlib.figure import Figure
 
-    complete = [trial for trial in _finished(study) if trial.value is not None]
-    complete = [t for t in complete if t.state is optuna.trial.TrialState.COMPLETE]
+    complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
     names = list(study.best_trial.params)
     picture = Figure(figsize=(3.2 * len(names), 3.2), layout="constrained")
     axes = picture.subplots(1, len(names), sharey=True, squeeze=False)[0]
@@ -182,8 +184,14 @@ def _history(study: optuna.Study) -> Figure:
 
 
 def as_toml(config: Config, best: Mapping[str, Any], macro_f1: float, trials: int) -> str:
-    """A configuration file: the swept family with its best settings."""
-    tagger = {"kind": config.tagger.kind, **best}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in tagger.items()]
-    head = f"# The best of {trials} trials: macro-F1 {macro_f1:.4f}, cross-validated."
-    return "\n".join([head, "", "[tagger]", *lines, ""])
+    """A configuration file: whatever the swept one says, with the best settings of its family."""
+    tables = config.model_dump(mode="json", exclude_defaults=True)
+    # the kind first, for a reader; exclude_defaults drops it
+    tables["tagger"] = {"kind": config.tagger.kind} | tables.get("tagger", {}) | dict(best)
+    lines = [f"# The best of {trials} trials: macro-F1 {macro_f1:.4f}, cross-validated."]
+    for section, values in tables.items():
+        lines += ["", f"[{section}]"]
+        lines += [
+            f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()
+        ]
+    return "\n".join([*lines, ""])

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from filelock import FileLock
 from torch import nn
 
 from themewire.config import FinetuneConfig
@@ -219,10 +220,27 @@ def fit_finetune(
         UsageError: an encoder that cannot be had, or that has fewer layers than asked for.
     """
     folder = WORKSHOP / "finetune" / _key(stories, labels, names, config, seed)
-    done = folder / "done"
-    if done.is_dir():
-        logger.info("this fine-tune was finished before: taken from %s", done)
-        return EncoderTagger(OnnxEncoder.load(done.resolve()), load_head(done / HEAD), "finetune")
+    folder.mkdir(parents=True, exist_ok=True)
+    # the same fine-tune started twice at once: the second waits, and takes what the first made
+    with FileLock(folder / "lock"):
+        if not (folder / "done").is_dir():
+            _learn(folder, stories, labels, names, config, seed, listener)
+        else:
+            logger.info("this fine-tune was finished before: taken from %s", folder)
+    done = (folder / "done").resolve()
+    return EncoderTagger(OnnxEncoder.load(done), load_head(done / HEAD), "finetune")
+
+
+def _learn(
+    folder: Path,
+    stories: Sequence[Story],
+    labels: LabelArray,
+    names: Sequence[str],
+    config: FinetuneConfig,
+    seed: int,
+    listener: Listener | None,
+) -> None:
+    """Train, from the last complete checkpoint if there is one, and leave `done` in the folder."""
     lesson = Lesson.of(stories, labels, names)
     sentences = [s.text for story in stories for s in story.sentences]
     vectors = stored_encoder(config.frozen()).encode(sentences)
@@ -253,11 +271,10 @@ def fit_finetune(
     export_encoder(means, tokenizer, config.window, draft)
     save_head(head, draft / HEAD)
     draft.chmod(0o755)
-    draft.rename(done)
+    draft.rename(folder / "done")
     for path in folder.glob("checkpoint-*"):
         shutil.rmtree(path, ignore_errors=True)
     _forget(folder.parent)
-    return EncoderTagger(OnnxEncoder.load(done.resolve()), head, "finetune")
 
 
 def _key(
