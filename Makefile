@@ -31,7 +31,7 @@ sweep: $(VENV)/.ok  ## Search a family's settings (CONFIG=configs/encoder.toml T
 	$(BIN)/themewire sweep $(CONFIG) --trials $(TRIALS)
 
 benchmark: $(VENV)/.ok  ## Measure the families and their peers on a data set (DATA=folder)
-	$(BIN)/python -m tests.benchmarks.compare $(or $(DATA),$(error name a folder: make benchmark DATA=…))
+	$(BIN)/python -m tests.benchmarks.compare $(or $(DATA),$(error name a folder: make benchmark DATA=…)) $(if $(CONFIGS),--configs $(CONFIGS))
 
 predict: $(VENV)/.ok  ## Tag a story: make predict STORY=story.txt
 	$(BIN)/themewire predict $(or $(STORY),$(error name a story: make predict STORY=story.txt))

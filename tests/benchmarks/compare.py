@@ -1,6 +1,6 @@
 """The families and their peers on one data set, in one go on one machine.
 
-python -m tests.benchmarks.compare DATA [--families linear,stack] [--peers scikit-learn,fasttext]
+python -m tests.benchmarks.compare DATA [--configs FILE,FILE] [--peers scikit-learn,fasttext]
 
 DATA holds `train.jsonl`, `test.jsonl` and `themes.txt` (the names, in column order). Each peer runs
 in an environment of its own, made on first use. The table goes to standard output, all figures to
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -37,15 +38,14 @@ class Peer:
     settings: dict[str, str] = field(default_factory=dict)
 
 
+# its thresholding needs a scipy before 1.14; the pin of torch is that of constraints.txt
+LIBMULTILABEL = ("libmultilabel", "scipy<1.14", "torch==2.13.0")
 PEERS = {
     "scikit-learn": Peer("scikit_learn.py", ("scikit-learn",)),
     "fasttext": Peer("fast_text.py", ("fasttext-numpy2",)),
-    # its thresholding needs a scipy before 1.14
-    "libmultilabel 1vsrest": Peer("libmultilabel_linear.py", ("libmultilabel", "scipy<1.14")),
+    "libmultilabel 1vsrest": Peer("libmultilabel_linear.py", LIBMULTILABEL),
     "libmultilabel cost-sensitive": Peer(
-        "libmultilabel_linear.py",
-        ("libmultilabel", "scipy<1.14"),
-        {"PEER_METHOD": "cost_sensitive"},
+        "libmultilabel_linear.py", LIBMULTILABEL, {"PEER_METHOD": "cost_sensitive"}
     ),
 }
 
@@ -62,7 +62,7 @@ def timed(command: list[str], env: dict[str, str] | None = None) -> tuple[float,
 
 def peer_environment(packages: tuple[str, ...]) -> Path:
     """The Python of an environment with these packages."""
-    name = "-".join(package.split("<")[0] for package in packages)
+    name = "-".join(re.split("[<=]", package)[0] for package in packages)
     folder = HOME / "peers" / name
     if not (folder / "ok").exists():
         timed([sys.executable, "-m", "venv", str(folder)])
@@ -83,20 +83,19 @@ def run_peer(peer: Peer, data: Path, scratch: Path) -> dict[str, Any]:
     return found
 
 
-def run_family(family: str, data: Path, scratch: Path, settings: list[str]) -> dict[str, Any]:
-    """What a family of this project finds: trained by the command, tagged by the command."""
-    bundle, names = scratch / family, (data / "themes.txt").read_text(encoding="utf-8").split()
-    config = scratch / f"{family}.toml"
+def run_family(base: Path, data: Path, scratch: Path) -> dict[str, Any]:
+    """What a configuration of this project finds: trained by the command, tagged by the command."""
+    bundle, names = scratch / base.stem, (data / "themes.txt").read_text(encoding="utf-8").split()
+    config = scratch / f"{base.stem}.toml"
     config.write_text(
-        f'[data]\narticles = "{data / "train.jsonl"}"\ntest = ""\n'
+        f'extends = "{base.resolve()}"\n[data]\narticles = "{data / "train.jsonl"}"\ntest = ""\n'
         f"[taxonomy]\nnames = {json.dumps(names)}\n"
         '[checks]\nleaks = "warn"\n[tracking]\nexperiment = "benchmark"\nregistered_model = ""\n'
-        f'[output]\nchampion = "{bundle}"\n[tagger]\nkind = "{family}"\n',
+        f'[output]\nchampion = "{bundle}"\n',
         encoding="utf-8",
     )
-    options = [option for setting in settings for option in ("--set", setting)]
     command = [sys.executable, "-m", "themewire"]
-    wall, cpu = timed([*command, "train", str(config), *options])
+    wall, cpu = timed([*command, "train", str(config)])
     out = scratch / "tags.jsonl"
     tagged, _ = timed(
         [
@@ -137,11 +136,8 @@ def main() -> None:
     """Run what was asked for and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("data", type=Path)
-    parser.add_argument("--families", default="linear,stack")
+    parser.add_argument("--configs", default="configs/linear.toml,configs/stack.toml")
     parser.add_argument("--peers", default=",".join(PEERS))
-    parser.add_argument(
-        "--set", action="append", default=[], help="for the families: section.key=value"
-    )
     given = parser.parse_args()
     data = given.data.resolve()
     names = (data / "themes.txt").read_text(encoding="utf-8").split()
@@ -149,9 +145,9 @@ def main() -> None:
     truth = [list(json.loads(line).get("themes") or ()) for line in lines if line.strip()]
     results: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="themewire-benchmark-") as scratch:
-        for family in filter(None, given.families.split(",")):
-            found = run_family(family, data, Path(scratch), given.set)
-            results[f"themewire {family}"] = score(found, truth, names)
+        for base in map(Path, filter(None, given.configs.split(","))):
+            found = run_family(base, data, Path(scratch))
+            results[f"themewire {base.stem}"] = score(found, truth, names)
         for name in filter(None, given.peers.split(",")):
             found = run_peer(PEERS[name], data, Path(scratch))
             results[name] = score(found, truth, names)
