@@ -125,7 +125,7 @@ def tiny_config() -> Config:
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A linear bundle, trained on the tiny corpus without MLflow."""
     from themewire.articles import Article
-    from themewire.bundle import save_bundle
+    from themewire.bundle import HeldOut, save_bundle
     from themewire.config import LinearConfig, make_config
     from themewire.decisions import learn_decision
     from themewire.taggers.linear import fit_linear
@@ -137,10 +137,11 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels = taxonomy.label_array([story.article.themes for story in batch])
     tagger = fit_linear(batch, labels, taxonomy.names, LinearConfig(), config.split.seed)
     scores = tagger.scan(batch).scores
-    decision = learn_decision(scores, labels, taxonomy.names, config.decision, config.review.band)
+    decision = learn_decision(scores, labels, taxonomy.names, config.decision, config.review)
+    held_out = HeldOut.of(batch, scores, labels)
     folder = tmp_path_factory.mktemp("bundle") / "tiny"
     save_bundle(folder, tagger=tagger, decision=decision, taxonomy=taxonomy, config=config,
-                card="# tiny\n")  # fmt: skip
+                card="# tiny\n", held_out=held_out)  # fmt: skip
     return folder
 
 

@@ -9,7 +9,7 @@ import torch
 
 from tests.conftest import NAMES, imported_beyond_the_core, tiny_records
 from themewire.articles import Article
-from themewire.bundle import load_bundle, save_bundle
+from themewire.bundle import HeldOut, load_bundle, save_bundle
 from themewire.config import EncoderConfig, EncoderSettings, FinetuneConfig, make_config
 from themewire.crossfit import cross_validate
 from themewire.decisions import learn_decision
@@ -223,10 +223,11 @@ def test_it_learns_finds_the_sentence_and_travels(tiny_encoder, workplace, tmp_p
         best = fresh[row].sentences[int(np.argmax(scan.sentence_scores(row)[:, 0]))]
         assert "rifles" in best.text
     config = make_config({"taxonomy": {"names": list(NAMES)}, "tagger": {"kind": kind}}, "test")
-    decision = learn_decision(scan.scores, truth, NAMES, config.decision, 0.1)
+    decision = learn_decision(scan.scores, truth, NAMES, config.decision)
     save_bundle(
-        tmp_path / "b", tagger=tagger, decision=decision, taxonomy=TAXONOMY, config=config, card=""
-    )
+        tmp_path / "b", tagger=tagger, decision=decision, taxonomy=TAXONOMY, config=config, card="",
+        held_out=HeldOut.of(fresh, scan.scores, truth),
+    )  # fmt: skip
     again = load_bundle(tmp_path / "b").tagger
     assert again.kind == kind
     assert np.allclose(again.scan(fresh).scores, scan.scores, atol=1e-5)
@@ -262,10 +263,11 @@ def test_a_stack_weighs_its_members(tiny_encoder, workplace, tmp_path):
         w * p.scan(batch).scores for w, p in zip(found.combiner.weights, parts, strict=True)
     )
     assert np.allclose(scan.scores, expected + found.combiner.bias, atol=1e-4)
-    decision = learn_decision(found.scores, labels, NAMES, config.decision, 0.1)
+    decision = learn_decision(found.scores, labels, NAMES, config.decision)
     save_bundle(
-        tmp_path / "b", tagger=tagger, decision=decision, taxonomy=TAXONOMY, config=config, card=""
-    )
+        tmp_path / "b", tagger=tagger, decision=decision, taxonomy=TAXONOMY, config=config, card="",
+        held_out=HeldOut.of(batch, found.scores, labels),
+    )  # fmt: skip
     assert np.allclose(
         load_bundle(tmp_path / "b").tagger.scan(batch).scores, scan.scores, atol=1e-4
     )

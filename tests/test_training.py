@@ -170,7 +170,7 @@ def test_finetune_is_measured_on_one_fold_held_out(workplace, client, tiny_encod
         },
     }  # fmt: skip
     result = train(make_config(tiny_tables() | {"tagger": tagger}, "test"))
-    assert 15 < len(result.cv.articles) < 25, "one fold of three"
+    assert 15 < len(result.cv.stories) < 25, "one fold of three"
     metrics = client.get_run(result.run_id).data.metrics
     assert "held_out/mean_ap" in metrics
     assert not any(name.startswith("final/") for name in metrics)

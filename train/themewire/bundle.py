@@ -7,20 +7,29 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from themewire.config import Config, config_from_json
 from themewire.decisions import Decision
 from themewire.errors import UsageError
 from themewire.taggers import load_tagger
-from themewire.taggers.base import Tagger
-from themewire.themes import Taxonomy
+from themewire.taggers.base import Scores, Tagger
+from themewire.text import Story, word_checksums
+from themewire.themes import LabelArray, Taxonomy
 
 MANIFEST = "manifest.json"
+DECISION = "decision.json"
+HELD_OUT = "held_out.safetensors"
 FORMAT_VERSION: Literal[1] = 1
 SIZE_LIMIT = 8 * 2**30
 """Bytes a file of a bundle may have; a manifest that claims more is refused."""
@@ -51,6 +60,48 @@ class Manifest(BaseModel):
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """What the decision was learned on: kept, so that it can be taken anew without a training.
+
+    It is also what incoming stories are held against, to see whether they have drifted away.
+    """
+
+    scores: Scores
+    """Out-of-fold scores, shape (n_articles, n_themes)."""
+    labels: LabelArray
+    """Of the same articles."""
+    words: npt.NDArray[np.int32]
+    """Their numbers of words, shape (n_articles,)."""
+    unseen: npt.NDArray[np.float32]
+    """The share of an article's words that no other article has, shape (n_articles,)."""
+    vocabulary: npt.NDArray[np.uint32]
+    """Checksums of all the articles' words, rising."""
+
+    @classmethod
+    def of(cls, batch: Sequence[Story], scores: Scores, labels: LabelArray) -> HeldOut:
+        """Of articles, their out-of-fold scores and labels, both of shape (n_articles, n_themes)."""
+        found = [word_checksums(story.article.whole) for story in batch]
+        vocabulary, articles = np.unique(
+            np.concatenate([np.unique(words) for words in found]), return_counts=True
+        )
+        own = vocabulary[articles == 1]
+        return cls(
+            scores,
+            labels,
+            np.array([len(words) for words in found], dtype=np.int32),
+            np.array([np.isin(words, own).mean() if len(words) else 0 for words in found], "f4"),
+            vocabulary,
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write `held_out.safetensors` into an existing folder."""
+        arrays = {
+            field.name: np.ascontiguousarray(getattr(self, field.name)) for field in fields(self)
+        }
+        save_file(arrays, folder / HELD_OUT)
+
+
+@dataclass(frozen=True)
 class Bundle:
     """A trained tagger with what is needed to use it."""
 
@@ -61,6 +112,20 @@ class Bundle:
     folder: Path
     digest: str
     """sha256 of the manifest."""
+
+    def held_out(self) -> HeldOut:
+        """What the decision was learned on.
+
+        Raises:
+            UsageError: a bundle without it, or whose file does not fit its themes.
+        """
+        try:
+            found = HeldOut(**load_file(self.folder / HELD_OUT))
+        except (OSError, TypeError, SafetensorError) as error:
+            raise UsageError(f"{self.folder / HELD_OUT}: cannot be read: {error}") from error
+        if found.scores.shape != found.labels.shape or found.scores.shape[1] != len(self.taxonomy):
+            raise UsageError(f"{self.folder / HELD_OUT}: refused: does not fit the bundle's themes")
+        return found
 
 
 def file_digest(path: Path) -> str:
@@ -138,45 +203,70 @@ def save_bundle(
     taxonomy: Taxonomy,
     config: Config,
     card: str,
+    held_out: HeldOut,
 ) -> str:
     """Write a bundle to `folder`, which must not exist yet; returns the manifest's digest.
 
     Written beside it under a temporary name and then renamed, so that a half-written bundle is
     never found under its name.
     """
-    from themewire import __version__
+    with _draft(folder) as draft:
+        tagger.save(draft)
+        held_out.save(draft)
+        (draft / "taxonomy.json").write_text(taxonomy.to_json(), encoding="utf-8")
+        (draft / DECISION).write_text(decision.model_dump_json(indent=1), encoding="utf-8")
+        (draft / "config.json").write_text(config.to_json(), encoding="utf-8")
+        (draft / "card.md").write_text(card, encoding="utf-8")
+        return _seal(draft, tagger.kind)
 
+
+@contextmanager
+def _draft(folder: Path) -> Iterator[Path]:
+    """A folder to write into, which gets the name `folder` once it is whole."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        tagger.save(draft)
-        (draft / "taxonomy.json").write_text(taxonomy.to_json(), encoding="utf-8")
-        (draft / "decision.json").write_text(decision.model_dump_json(indent=1), encoding="utf-8")
-        (draft / "config.json").write_text(config.to_json(), encoding="utf-8")
-        (draft / "card.md").write_text(card, encoding="utf-8")
-        entries = tuple(
-            FileEntry(
-                path=path.relative_to(draft).as_posix(),
-                sha256=file_digest(path),
-                size=path.stat().st_size,
-            )
-            for path in sorted(draft.rglob("*"))
-            if path.is_file()
-        )
-        manifest = Manifest(
-            format_version=FORMAT_VERSION,
-            tagger=tagger.kind,
-            created_by=f"themewire {__version__}",
-            files=entries,
-        )
-        raw = manifest.model_dump_json(indent=1).encode()
-        (draft / MANIFEST).write_bytes(raw)
+        yield draft
         draft.chmod(0o755)
         draft.rename(folder)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+
+
+def _seal(draft: Path, kind: str) -> str:
+    """Write the manifest of what lies in the folder; returns its digest."""
+    from themewire import __version__
+
+    entries = tuple(
+        FileEntry(
+            path=path.relative_to(draft).as_posix(),
+            sha256=file_digest(path),
+            size=path.stat().st_size,
+        )
+        for path in sorted(draft.rglob("*"))
+        if path.is_file() and path != draft / MANIFEST
+    )
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        tagger=kind,
+        created_by=f"themewire {__version__}",
+        files=entries,
+    )
+    raw = manifest.model_dump_json(indent=1).encode()
+    (draft / MANIFEST).write_bytes(raw)
     return hashlib.sha256(raw).hexdigest()
+
+
+def write_decision(bundle: Bundle, decision: Decision, target: Path) -> str:
+    """Put a copy of the bundle with another decision at `target`; returns its manifest's digest."""
+    with tempfile.TemporaryDirectory(prefix="themewire-") as scratch:
+        copy = Path(scratch) / "bundle"
+        shutil.copytree(bundle.folder, copy)
+        (copy / DECISION).write_text(decision.model_dump_json(indent=1), encoding="utf-8")
+        digest = _seal(copy, bundle.tagger.kind)
+        install_bundle(copy, target)
+    return digest
 
 
 def install_bundle(source: Path, target: Path) -> None:
@@ -202,7 +292,7 @@ def load_bundle(folder: Path | str) -> Bundle:
     manifest, digest = verify(folder)
     try:
         taxonomy = Taxonomy.from_json((folder / "taxonomy.json").read_text(encoding="utf-8"))
-        decision = Decision.model_validate_json((folder / "decision.json").read_bytes())
+        decision = Decision.model_validate_json((folder / DECISION).read_bytes())
         config = config_from_json((folder / "config.json").read_text(encoding="utf-8"))
         tagger = load_tagger(manifest.tagger, folder)
     except (OSError, ValueError, KeyError) as error:

@@ -10,29 +10,36 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 
 from themewire import __version__
 from themewire.errors import (
     InputRefused,
-    OutsideError,
     ThemewireError,
     UsageError,
     missing_extra,
 )
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from themewire.checks import CheckResult
-    from themewire.metrics import Figures
-    from themewire.predict import Prediction
-    from themewire.training import TrainResult
+from themewire.terminal import (
+    JsonlWriter,
+    TableWriter,
+    console_on,
+    one_of,
+    output_to,
+    print_check,
+    print_comparison,
+    print_curve,
+    print_figures,
+    print_lines,
+    print_suspects,
+    print_themes,
+    print_training,
+    table_on,
+)
 
 INTERRUPTED = 130
 UNEXPECTED = 3
@@ -115,12 +122,6 @@ def _train_extra() -> Iterator[None]:
         raise missing_extra("train", error) from error
 
 
-def _console(stream: TextIO) -> Console:
-    from rich.console import Console
-
-    return Console(file=stream, highlight=False, soft_wrap=False)
-
-
 @app.command()
 def train(config: ConfigArgument = None, settings: SetOption = None) -> None:
     """Train a tagger, keep the experiment in MLflow, and promote the model if it is better.
@@ -132,9 +133,9 @@ def train(config: ConfigArgument = None, settings: SetOption = None) -> None:
         from themewire.checks import check_corpus
         from themewire.training import train as run_training
     checked = check_corpus(resolved)
-    _print_lines(checked.errors)
+    print_lines(checked.errors)
     result = run_training(resolved, checked)
-    _print_training(result)
+    print_training(result)
 
 
 @app.command()
@@ -156,9 +157,9 @@ def sweep(
     with _train_extra():
         from themewire.sweep import sweep as run_sweep
     result = run_sweep(resolved, trials)
-    with _output(output) as stream:
+    with output_to(output) as stream:
         stream.write(result.toml)
-    _print_lines([f"{result.trials} trials; best macro-F1 {result.macro_f1:.4f}, cross-validated"])
+    print_lines([f"{result.trials} trials; best macro-F1 {result.macro_f1:.4f}, cross-validated"])
 
 
 @app.command()
@@ -171,7 +172,7 @@ def check(config: ConfigArgument = None, settings: SetOption = None) -> None:
     with _train_extra():
         from themewire.checks import check_corpus
     result = check_corpus(resolved)
-    _print_check(result)
+    print_check(result)
     result.require_sound()
 
 
@@ -182,28 +183,41 @@ def evaluate(
     output_format: Annotated[
         str, typer.Option("--format", metavar="table|json", help="How to print the figures.")
     ] = "table",
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            metavar="FILE",
+            help="Write a page with curves, slices and every error there.",
+        ),
+    ] = None,
 ) -> None:
-    """Measure a model on a labelled file: the figures a training gives, with evidence hit@1 and hit@3."""
-    _one_of("--format", output_format, ("table", "json"))
-    from themewire.articles import read_articles
+    """Measure a model on a labelled file: the figures a training gives, with evidence hit@1 and hit@3.
+
+    Example: themewire evaluate labelled.jsonl --report report.html
+    """
+    one_of("--format", output_format, ("table", "json"))
     from themewire.predict import load_predictor
 
     with _train_extra():
         from themewire.evaluation import measure_bundle
     predictor = load_predictor(model)
-    reading = read_articles([file], predictor.bundle.taxonomy)
-    _print_lines(map(str, reading.faults))
-    if not reading.articles:
-        raise InputRefused(f"{file}: no good records to measure on")
+    reading = _labelled([str(file)], predictor.bundle.taxonomy)
     measured = measure_bundle(
         predictor.bundle, reading.articles, predictor.bundle.config.split.seed
     )
+    if report is not None:
+        from themewire.page import report_page
+
+        page = report_page(measured, predictor.bundle.decision, f"{file.name}", predictor.name)
+        with output_to(report) as stream:
+            stream.write(page)
     if output_format == "json":
         print(json.dumps(measured.figures.flat(), indent=1))
     else:
-        console = _console(sys.stdout)
-        _print_figures(console, {str(file): measured.figures})
-        _print_themes(console, measured.figures)
+        console = console_on(sys.stdout)
+        print_figures(console, {str(file): measured.figures})
+        print_themes(console, measured.figures)
     if reading.faults:
         raise typer.Exit(InputRefused.exit_code)
 
@@ -236,19 +250,19 @@ def predict(
     """
     to_terminal = output is None and sys.stdout.isatty()
     chosen = output_format or ("table" if to_terminal else "jsonl")
-    _one_of("--format", chosen, FORMATS)
+    one_of("--format", chosen, FORMATS)
     from themewire.articles import Fault
     from themewire.predict import load_predictor, predict_stream, read_stories
 
     predictor = load_predictor(model)
     stories = read_stories(inputs or ["-"], sys.stdin.buffer, jsonl=jsonl)
     refused = 0
-    with _output(output) as stream:
-        writer = _TableWriter(stream) if chosen == "table" else _JsonlWriter(stream)
+    with output_to(output) as stream:
+        writer = TableWriter(stream) if chosen == "table" else JsonlWriter(stream)
         for item in predict_stream(predictor, stories):
             if isinstance(item, Fault):
                 refused += 1
-                _print_lines([str(item)])
+                print_lines([str(item)])
             else:
                 writer.write(item)
     if refused:
@@ -284,15 +298,15 @@ def import_articles(
 
     taxonomy = resolved.load_taxonomy()
     refused = done = 0
-    with _output(output) as stream:
+    with output_to(output) as stream:
         for item in good_articles(source, Columns(id_column, title, text, themes), taxonomy):
             if isinstance(item, Fault):
                 refused += 1
-                _print_lines([str(item)])
+                print_lines([str(item)])
             else:
                 done += 1
                 print(item.model_dump_json(exclude_defaults=True), file=stream)
-    _print_lines([f"{done} articles imported, {refused} faults"])
+    print_lines([f"{done} articles imported, {refused} faults"])
     if refused:
         raise typer.Exit(InputRefused.exit_code)
 
@@ -322,194 +336,321 @@ def export_articles(
 
     taxonomy = resolved.load_taxonomy()
     reading = read_articles(files, taxonomy)
-    _print_lines(map(str, reading.faults))
-    with _output(output) as stream:
+    print_lines(map(str, reading.faults))
+    with output_to(output) as stream:
         print(write_tasks(reading.articles, taxonomy), file=stream)
     if interface is not None:
-        with _output(interface) as stream:
+        with output_to(interface) as stream:
             stream.write(labelling_interface(taxonomy))
     if reading.faults:
         raise typer.Exit(InputRefused.exit_code)
 
 
-@contextmanager
-def _output(path: Path | None) -> Iterator[TextIO]:
-    """Standard output, or a file that gets its name only once it is whole."""
-    if path is None:
-        yield sys.stdout
-        sys.stdout.flush()
-        return
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with draft.open("w", encoding="utf-8", errors="backslashreplace") as stream:
-            yield stream
-        draft.replace(path)
-    except OSError as error:
-        # a place that cannot be written to is the user's to change, a full disk is not
-        wrong_place = isinstance(
-            error,
-            FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError,
+def _labelled(files: list[str], taxonomy: Any) -> Any:
+    """Labelled articles, their faults told; at least one good record, or the command ends."""
+    from themewire.articles import read_articles
+
+    reading = read_articles(files, taxonomy)
+    print_lines(map(str, reading.faults))
+    if not reading.articles:
+        raise InputRefused(f"{', '.join(files)}: no good records")
+    return reading
+
+
+def _unlabelled(inputs: list[str]) -> list[Any]:
+    """Stories to be read whole; what cannot be used is told."""
+    from themewire.articles import Fault
+    from themewire.predict import read_stories
+
+    found = list(read_stories(inputs, sys.stdin.buffer))
+    print_lines(str(item) for item in found if isinstance(item, Fault))
+    articles = [item for item in found if not isinstance(item, Fault)]
+    if not articles:
+        raise InputRefused(f"{', '.join(inputs)}: no stories that can be used")
+    return articles
+
+
+StoriesArgument = Annotated[
+    list[str],
+    typer.Argument(metavar="STORIES...", help="Stories without labels, as `predict` takes them."),
+]
+
+
+@app.command()
+def decide(
+    output: Annotated[
+        Path, typer.Option("--output", metavar="FOLDER", help="Where the bundle is put.")
+    ],
+    model: ModelOption = None,
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option("--threshold", metavar="THEME=P", help="A theme's cut; may be repeated."),
+    ] = None,
+    band: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Probabilities this near a cut are reviewed.")
+    ] = None,
+    recall: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=0.999, help="What tags and review together are to find; 0: no promise."
+        ),
+    ] = None,
+    confidence: Annotated[
+        float | None, typer.Option(min=0.5, max=0.999, help="That the recall is kept.")
+    ] = None,
+    adapt: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--adapt",
+            metavar="STORIES",
+            help="Unlabelled stories whose theme shares count instead.",
+        ),
+    ] = None,
+) -> None:
+    """Take a trained model's decision anew, without a training.
+
+    Examples: themewire decide --recall 0.98 --output models/careful
+    themewire decide --adapt wire.jsonl --output models/wire
+    """
+    import numpy as np
+
+    from themewire.bundle import write_decision
+    from themewire.decisions import adapted, guarded, with_threshold
+    from themewire.predict import load_predictor
+    from themewire.text import Story
+
+    bundle = load_predictor(model).bundle
+    decision, review = bundle.decision, bundle.config.review
+    if band is not None:
+        decision = decision.model_copy(update={"band": band})
+    if recall is not None or confidence is not None:
+        held_out, old = bundle.held_out(), decision.guarantee
+        if recall is None:
+            recall = old.recall if old else review.recall
+        if confidence is None:
+            confidence = old.confidence if old else review.confidence
+        with _train_extra():
+            decision = guarded(decision, held_out.scores, held_out.labels, recall, confidence)
+        if recall and decision.guarantee is None:
+            raise UsageError(
+                f"--recall {recall}: no cut keeps it on the articles that were held out"
+            )
+    if adapt:
+        articles = _unlabelled(adapt)
+        size = bundle.config.predict.batch
+        scores = np.concatenate(
+            [
+                bundle.tagger.scan([Story(a) for a in articles[start : start + size]]).scores
+                for start in range(0, len(articles), size)
+            ]
         )
-        kind = UsageError if wrong_place else OutsideError
-        raise kind(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            draft.unlink()
-
-
-class _JsonlWriter:
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
-
-    def write(self, found: Prediction) -> None:
-        print(json.dumps(found.to_dict(), ensure_ascii=False), file=self.stream)
-
-
-class _TableWriter:
-    """A few lines a story: its id, each tag with its probability, and the best sentence under it."""
-
-    def __init__(self, stream: TextIO) -> None:
-        from rich.text import Text
-
-        self.console = _console(stream)
-        self.text = Text
-
-    def write(self, found: Prediction) -> None:
-        head = self.text(printable(found.id), style="bold")
-        if found.review:
-            head.append("  review: " + ", ".join(found.review_reasons), style="yellow")
-        self.console.print(head)
-        if not found.themes:
-            name, best = max(found.probabilities.items(), key=lambda item: item[1])
-            self.console.print(self.text(f"  no theme (nearest: {name} {best:.2f})", style="dim"))
-        for theme in found.themes:
-            line = self.text(f"  {theme} ", style="green")
-            line.append(f"{found.probabilities[theme]:.2f}")
-            self.console.print(line)
-            for sentence in found.evidence[theme][:1]:
-                where = "title: " if sentence.field == "title" else ""
-                quoted = self.text(f"{where}{printable(sentence.text)}", style="italic")
-                self.console.print(_indented(quoted))
-
-
-def _indented(text: Any) -> Any:
-    from rich.padding import Padding
-
-    return Padding(text, (0, 2, 0, 6))
-
-
-def printable(text: str) -> str:
-    """Text on one line without control characters, which could steer a terminal."""
-    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
-
-
-def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise UsageError(f"{option} {value!r}: choose {' or '.join(allowed)}")
-
-
-def _print_lines(lines: Iterable[str]) -> None:
-    """Lines for people, on standard error."""
-    for line in lines:
-        print(printable(line), file=sys.stderr)
-
-
-def _print_check(result: CheckResult) -> None:
-    from rich.table import Table
-
-    _print_lines(result.errors)
-    _print_lines(f"warning: {line}" for line in result.warnings[:30])
-    if len(result.warnings) > 30:
-        _print_lines([f"warning: and {len(result.warnings) - 30} more"])
-    console = _console(sys.stdout)
-    corpus = result.corpus
-    console.print(
-        f"{len(corpus.articles.articles)} articles, {len(corpus.test.articles)} for the test; "
-        f"{len(result.errors)} errors, {len(result.warnings)} warnings"
-    )
-    for part in result.tables:
-        table = Table(box=None, padding=(0, 2, 0, 0))
-        for position, column in enumerate(part.columns):
-            table.add_column(column, justify="right" if position else "left")
-        for row in part.rows:
-            table.add_row(*row)
-        console.print()
-        console.print(table)
-
-
-def _print_figures(console: Console, figures: dict[str, Figures]) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("")
-    for name in figures:
-        table.add_column(name, justify="right")
-    parts = list(figures.values())
-
-    def row(name: str, values: Iterable[str]) -> None:
-        table.add_row(name, *values)
-
-    row("articles", [str(part.articles) for part in parts])
-    row("macro-F1", [f"{part.macro_f1:.3f}" for part in parts])
-    row("  95 % interval", ["{:.3f}–{:.3f}".format(*part.macro_interval) for part in parts])
-    row("micro-F1", [f"{part.micro_f1:.3f}" for part in parts])
-    row("  95 % interval", ["{:.3f}–{:.3f}".format(*part.micro_interval) for part in parts])
-    row("mean average precision", [_figure(part.mean_average_precision) for part in parts])
-    row("exact match", [f"{part.exact_match:.3f}" for part in parts])
-    row("LRAP", [_figure(part.lrap) for part in parts])
-    row("articles without a tag", [f"{part.without_tag:.1%}" for part in parts])
-    if any(part.evidence for part in parts):
-        row(
-            "evidence hit@1",
-            [_figure(part.evidence.hit_at_1 if part.evidence else None) for part in parts],
-        )
-        row(
-            "evidence hit@3",
-            [_figure(part.evidence.hit_at_3 if part.evidence else None) for part in parts],
-        )
-    console.print(table)
-
-
-def _figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _print_themes(console: Console, figures: Figures) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for position, column in enumerate(
-        ("theme", "precision", "recall", "F1", "AP", "articles", "tagged")
-    ):
-        table.add_column(column, justify="right" if position else "left")
-    for theme in figures.themes:
+        decision = adapted(decision, scores)
+    for setting in threshold or ():
+        name, _, value = setting.partition("=")
+        decision = with_threshold(decision, name, value)
+    digest = write_decision(bundle, decision, output)
+    table = table_on("theme", "threshold before", "after", "possible from", "log-odds shift")
+    for before, after in zip(bundle.decision.themes, decision.themes, strict=True):
         table.add_row(
-            theme.name, f"{theme.precision:.3f}", f"{theme.recall:.3f}", f"{theme.f1:.3f}",
-            _figure(theme.average_precision), str(theme.support), str(theme.tagged),
+            after.theme, f"{before.threshold:.3f}", f"{after.threshold:.3f}",
+            "–" if after.possible > 1 else f"{after.possible:.3f}", f"{after.shift:+.2f}",
         )  # fmt: skip
-    console.print()
+    console = console_on(sys.stdout)
     console.print(table)
+    console.print(f"bundle   {output} (sha256 {digest[:12]}…)", soft_wrap=True)
 
 
-def _print_training(result: TrainResult) -> None:
-    console = _console(sys.stdout)
-    figures = {"cross-validation": result.cv.figures}
-    if result.test is not None:
-        figures["test"] = result.test.figures
-    _print_figures(console, figures)
-    _print_themes(console, (result.test or result.cv).figures)
-    console.print()
-    if result.version is not None and result.verdict is not None:
-        console.print(f"model    {result.version}: {result.verdict.reason}")
-    if result.champion is not None:
-        console.print(f"bundle   {result.champion} (what `themewire predict` uses)")
-    console.print(f"run      {result.run_id} ({result.run_name}), {result.seconds:.0f} s")
-    address = f"http://127.0.0.1:5000/#/experiments/{result.experiment_id}/runs/{result.run_id}"
-    console.print(f"see it   make ui, then {address}", soft_wrap=True)
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="A model, as --model takes it.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    on: Annotated[
+        list[str] | None,
+        typer.Option("--on", metavar="FILE", help="Labelled articles; default: the test articles."),
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Two models side by side on labelled articles, and the stories on which they differ.
+
+    Example: themewire compare models:/themewire@champion models:/themewire@challenger
+    """
+    from themewire.predict import load_predictor
+
+    with _train_extra():
+        from themewire.lifecycle import compare as run_comparison
+    one, other = load_predictor(first), load_predictor(second)
+    resolved = _load_config(config, None)
+    reading = _labelled(on or list(resolved.data.test), one.bundle.taxonomy)
+    found = run_comparison(one, other, reading.articles, resolved.split.seed)
+    print_comparison(found, [one.name, other.name])
+
+
+@app.command()
+def promote(
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="Its number in the registry.")],
+    config: ConfigOption = None,
+) -> None:
+    """Make a registered version the champion by hand: the alias and models/champion move together.
+
+    Example: themewire promote 3
+    """
+    resolved = _load_config(config, None)
+    name, target = _registered(resolved)
+    with _train_extra():
+        from themewire.lifecycle import promote as run_promotion
+    found = run_promotion(name, version.rpartition("/")[2], target)
+    print(f"champion {found}" + (f", in {target}" if target else ""))
+
+
+@app.command()
+def rollback(config: ConfigOption = None) -> None:
+    """Make the champion before this one the champion again, in the registry and in models/champion."""
+    resolved = _load_config(config, None)
+    name, target = _registered(resolved)
+    with _train_extra():
+        from themewire.lifecycle import rollback as run_rollback
+    found = run_rollback(name, target)
+    print(f"champion {found}" + (f", in {target}" if target else ""))
+
+
+def _registered(config: Any) -> tuple[str, Path | None]:
+    """The registered model's name, and the folder its champion lies in."""
+    if not config.tracking.registered_model:
+        raise UsageError("tracking.registered_model: empty; nothing is registered")
+    champion = config.output.champion
+    return config.tracking.registered_model, Path(champion) if champion else None
+
+
+@app.command()
+def audit(
+    config: ConfigArgument = None,
+    settings: SetOption = None,
+    top: Annotated[int, typer.Option(min=1, help="Labels shown.")] = 30,
+    output_format: Annotated[
+        str, typer.Option("--format", metavar="table|tasks", help="tasks: for Label Studio.")
+    ] = "table",
+    output: OutputOption = None,
+) -> None:
+    """Which labels look wrong, most suspicious first, with the sentence that speaks against each.
+
+    Trains by cross-validation; changes nothing. Example: themewire audit configs/linear.toml --top 50
+    """
+    one_of("--format", output_format, ("table", "tasks"))
+    resolved = _load_config(config, settings)
+    with _train_extra():
+        from themewire.audit import audit as run_audit
+        from themewire.checks import check_corpus
+    checked = check_corpus(resolved)
+    print_lines(checked.errors)
+    checked.require_sound()
+    suspects = run_audit(resolved, checked)[:top]
+    with output_to(output) as stream:
+        if output_format == "tasks":
+            from themewire.exchange import audit_tasks
+
+            print(audit_tasks(suspects, checked.corpus.taxonomy), file=stream)
+        else:
+            print_suspects(stream, suspects)
+
+
+@app.command()
+def suggest(
+    inputs: StoriesArgument,
+    model: ModelOption = None,
+    top: Annotated[int, typer.Option(min=1, help="Stories to label.")] = 50,
+    output: OutputOption = None,
+) -> None:
+    """Which unlabelled stories would teach the most: Label Studio tasks, the model's tags filled in.
+
+    Example: themewire suggest wire.jsonl --top 100 --output tasks.json
+    """
+    from themewire.predict import load_predictor
+
+    with _train_extra():
+        from themewire.exchange import prefilled_tasks
+        from themewire.suggest import suggest as run_suggestion
+    import numpy as np
+
+    predictor = load_predictor(model)
+    articles = _unlabelled(inputs)
+    found = predictor.predict(articles)
+    probabilities = np.array([list(each.probabilities.values()) for each in found])
+    picks = run_suggestion(articles, probabilities, predictor.bundle.decision, top)
+    pairs = [(articles[pick.place], found[pick.place]) for pick in picks]
+    with output_to(output) as stream:
+        print(prefilled_tasks(pairs, predictor.bundle.taxonomy), file=stream)
+    print_lines([f"{len(picks)} of {len(articles)} stories"])
+
+
+@app.command()
+def drift(
+    inputs: StoriesArgument,
+    model: ModelOption = None,
+    level: Annotated[
+        float, typer.Option(min=0, max=1, help="Distance from which the exit code is 1.")
+    ] = 0.3,
+) -> None:
+    """Do stories still look like those the model was taught by: probabilities, words, lengths, language.
+
+    Example: themewire drift wire.jsonl --level 0.2
+    """
+    from themewire.predict import load_predictor
+
+    with _train_extra():
+        from themewire.drift import drift as run_drift
+    predictor = load_predictor(model)
+    rows = run_drift(predictor.bundle, _unlabelled(inputs))
+    table = table_on("", "taught by", "now", "distance", "by chance")
+    for row in rows:
+        mark = "  drifted" if row.beyond(level) else ""
+        table.add_row(
+            row.what, f"{row.taught:.3g}", f"{row.now:.3g}", f"{row.distance:.2f}",
+            f"{row.chance:.3f}{mark}",
+        )  # fmt: skip
+    console_on(sys.stdout).print(table)
+    beyond = [row.what for row in rows if row.beyond(level)]
+    if beyond:
+        raise InputRefused(f"drifted beyond {level:g}: {', '.join(beyond)}")
+
+
+@app.command()
+def curve(
+    config: ConfigArgument = None,
+    settings: SetOption = None,
+    on: Annotated[
+        list[str] | None,
+        typer.Option("--on", metavar="FILE", help="Labelled articles to measure on as well."),
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", metavar="FILE", help="Draw it there (.png or .svg).")
+    ] = None,
+) -> None:
+    """The learning curve: what an eighth, a quarter, a half and all of the articles teach.
+
+    Example: themewire curve configs/linear.toml --on data/test --picture curve.png
+    """
+    resolved = _load_config(config, settings)
+    with _train_extra():
+        from themewire.checks import check_corpus
+        from themewire.curve import curve_picture, learning_curve
+    checked = check_corpus(resolved)
+    print_lines(checked.errors)
+    checked.require_sound()
+    other = _labelled(on, checked.corpus.taxonomy).articles if on else []
+    points = []
+    for point in learning_curve(resolved, checked, other):
+        print_lines([f"{point.articles} articles: macro-F1 {point.cv.macro_f1:.3f}"])
+        points.append(point)
+    print_curve(points)
+    if picture is not None:
+        try:
+            curve_picture(points).savefig(picture)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{picture}: cannot be drawn: {error}") from error
 
 
 def _stop(error: BaseException, code: int) -> NoReturn:
-    _print_lines([str(error)])
+    print_lines([str(error)])
     sys.exit(code)
 
 

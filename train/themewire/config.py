@@ -188,6 +188,8 @@ class SplitConfig(Section):
 
     folds: Annotated[int, Field(ge=2, le=20)] = 5
     """`finetune` runs one of them: its decision is learned on that held-out part."""
+    by: Literal["themes", "published"] = "themes"
+    """Balanced by theme, or cut by date: each fold a stretch of time, the latest first."""
     seed: Annotated[int, Field(ge=0)] = 20
     """The one seed: folds, model initialisation, shuffling and resampling all follow it."""
 
@@ -207,6 +209,10 @@ class ReviewConfig(Section):
 
     band: Fraction = 0.1
     """A probability this close to its threshold sends the story to review."""
+    recall: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.95
+    """Share of a story's themes that tags and review together are to find; 0: none is promised."""
+    confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.9
+    """That the promise holds for stories like the labelled ones."""
 
 
 class PredictConfig(Section):

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from themewire.config import Config, FinetuneConfig
-from themewire.evaluation import labelled_sentence_scores
+from themewire.evaluation import scan_all
 from themewire.metrics import EvidenceFigures, measure_evidence
 from themewire.splits import make_folds
 from themewire.taggers import fit_member, members
@@ -33,6 +33,8 @@ class CrossValidation:
     """Shape (n_scored,): a decision for one of these folds is learned on the others."""
     scores: Scores
     """Shape (n_scored, n_themes); a stack's are combined by weights that never saw the fold."""
+    sentences: Sequence[Scores]
+    """Of each scored article's sentences, shape (n_sentences, n_themes) each."""
     evidence: EvidenceFigures | None
     combiner: Combiner | None
     """Learned on all scored articles; None where a single family is trained."""
@@ -42,10 +44,10 @@ class CrossValidation:
 
 @dataclass(frozen=True)
 class _Part:
-    """One member's out-of-fold scores, of articles and of their sentences where evidence is known."""
+    """One member's out-of-fold scores, of articles and of their sentences."""
 
     scores: Scores
-    sentences: list[Scores | None]
+    sentences: list[Scores]
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,11 @@ def cross_validate(
     `on_fold` hears of each, the `listener` of the steps in between.
     """
     seed, articles = config.split.seed, [story.article for story in batch]
-    folds = make_folds(articles, labels, groups, config.split.folds, seed)
+    folds = make_folds(articles, labels, groups, config.split.folds, seed, config.split.by)
     run = np.unique(folds)[:1] if is_held_out(config) else np.unique(folds)
     families = members(config.tagger)
-    parts = [_Part(np.zeros(labels.shape, np.float32), [None] * len(batch)) for _ in families]
+    none = np.zeros((0, labels.shape[1]), np.float32)
+    parts = [_Part(np.zeros(labels.shape, np.float32), [none] * len(batch)) for _ in families]
     fitted: list[Tagger] = []
     for fold in run:
         start = time.perf_counter()
@@ -93,7 +96,7 @@ def cross_validate(
         fitted = []
         for family, part in zip(families, parts, strict=True):
             tagger = fit_member(family, others, labels[~held], names, seed, listener)
-            part.scores[held], found = labelled_sentence_scores(tagger, [batch[i] for i in rows])
+            part.scores[held], found = scan_all(tagger, [batch[i] for i in rows])
             for row, value in zip(rows, found, strict=True):
                 part.sentences[row] = value
             fitted.append(tagger)
@@ -114,19 +117,17 @@ def cross_validate(
         whole = _combined(parts, labels[scored], inner)
         combiner = learn_combiner([part.scores for part in parts], labels[scored])
     evidence = measure_evidence([batch[i] for i in chosen], whole.sentences, names)
-    return CrossValidation(scored, inner, whole.scores, evidence, combiner, fitted)
+    return CrossValidation(scored, inner, whole.scores, whole.sentences, evidence, combiner, fitted)
 
 
 def _combined(parts: Sequence[_Part], labels: LabelArray, folds: npt.NDArray[np.int64]) -> _Part:
     """The members' scores as one, each fold's by weights learned on the other folds."""
     scores = np.zeros(labels.shape, dtype=np.float32)
-    sentences: list[Scores | None] = [None] * len(labels)
+    sentences = list(parts[0].sentences)
     for fold in np.unique(folds):
         held = folds == fold
         combiner = learn_combiner([part.scores[~held] for part in parts], labels[~held])
         scores[held] = combiner([part.scores[held] for part in parts])
         for row in np.flatnonzero(held).tolist():
-            found = [value for part in parts if (value := part.sentences[row]) is not None]
-            if found:
-                sentences[row] = combiner(found)
+            sentences[row] = combiner([part.sentences[row] for part in parts])
     return _Part(scores, sentences)

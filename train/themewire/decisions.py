@@ -5,6 +5,7 @@ Learned on out-of-fold scores; applied with numpy alone.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -12,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from themewire.config import DecisionConfig
+from themewire.config import DecisionConfig, ReviewConfig
+from themewire.errors import UsageError
 from themewire.taggers.base import UNLEARNED, Scores
 from themewire.themes import LabelArray
 
@@ -21,6 +23,8 @@ TagArray = npt.NDArray[np.bool_]
 
 NEVER = 1.1
 """A threshold that no probability reaches."""
+RISK_ROWS = 512
+"""Articles whose risks are worked out at once, at every cut."""
 
 
 class _Part(BaseModel):
@@ -72,6 +76,28 @@ class ThemeDecision(_Part):
     """Probability from which the tag is given; NEVER for a theme without examples."""
     own_threshold: bool
     """False where the floor holds: the theme keeps the threshold shared by all."""
+    share: float
+    """Of the articles the decision was learned on, how many have the theme."""
+    shift: float = 0.0
+    """Added to the log-odds of the calibrated score, where themes are rarer or more frequent."""
+    possible: float = NEVER
+    """Probability from which a story without the tag is sent to review."""
+
+    def __call__(self, scores: npt.NDArray[Any]) -> Probabilities:
+        """Probabilities of raw scores, shape (n_articles,) both."""
+        probabilities = self.calibrator(scores)
+        return shifted(probabilities, self.shift) if self.shift else probabilities
+
+
+class Guarantee(_Part):
+    """What the stories that are tagged or sent to review hold together."""
+
+    recall: float
+    """Of a story's themes, on average over the stories that have any, at least this share is found."""
+    confidence: float
+    """That this holds for stories like the ones it was learned on."""
+    cut: float
+    """Probability, as calibrated, from which a theme counts as found."""
 
 
 class Decision(_Part):
@@ -80,6 +106,8 @@ class Decision(_Part):
     themes: tuple[ThemeDecision, ...]
     shared_threshold: float
     band: float
+    guarantee: Guarantee | None = None
+    """None where no level was asked for, or none can be held."""
 
     @property
     def thresholds(self) -> npt.NDArray[np.float64]:
@@ -89,7 +117,7 @@ class Decision(_Part):
     def probabilities(self, scores: Scores) -> Probabilities:
         """Calibrated scores, shape (n_articles, n_themes) like the raw ones."""
         return np.column_stack(
-            [theme.calibrator(scores[:, column]) for column, theme in enumerate(self.themes)]
+            [theme(scores[:, column]) for column, theme in enumerate(self.themes)]
         )
 
     def tags(self, probabilities: Probabilities) -> TagArray:
@@ -97,12 +125,36 @@ class Decision(_Part):
         return probabilities >= self.thresholds
 
     def review_reasons(self, probabilities: Sequence[float] | Probabilities) -> list[str]:
-        """Why a person should read a story with these probabilities, shape (n_themes,)."""
-        return [
-            f"near_threshold:{theme.theme}"
-            for theme, probability in zip(self.themes, probabilities, strict=True)
-            if abs(probability - theme.threshold) <= self.band
-        ]
+        """Why a person should read a story with these probabilities, shape (n_themes,).
+
+        `near_threshold:THEME`: a little higher or lower, and the tag would go or come.
+        `possible:THEME`: not given, but needed to keep the recall that was asked for.
+        """
+        reasons = []
+        for theme, probability in zip(self.themes, probabilities, strict=True):
+            if abs(probability - theme.threshold) <= self.band:
+                reasons.append(f"near_threshold:{theme.theme}")
+            elif theme.possible <= probability < theme.threshold:
+                reasons.append(f"possible:{theme.theme}")
+        return reasons
+
+    def found(self, probabilities: Probabilities) -> TagArray:
+        """Themes tagged or shown to a person as possible, shape (n_articles, n_themes)."""
+        possible = np.array([theme.possible for theme in self.themes])
+        return np.asarray(probabilities >= np.minimum(self.thresholds, possible), dtype=np.bool_)
+
+    def in_review(self, probabilities: Probabilities) -> npt.NDArray[np.bool_]:
+        """Which stories a person should read, shape (n_articles,)."""
+        return np.array([bool(self.review_reasons(row)) for row in probabilities], dtype=np.bool_)
+
+
+def shifted(
+    probabilities: npt.NDArray[np.float64] | float, shift: float
+) -> npt.NDArray[np.float64]:
+    """Probabilities with `shift` added to their log-odds; 0 and 1 stay."""
+    given = np.asarray(probabilities, dtype=np.float64)
+    up = given * np.exp(shift)
+    return np.asarray(up / (up + 1 - given))
 
 
 def learn_calibrator(scores: Scores, labels: LabelArray, kind: str) -> Calibrator:
@@ -161,13 +213,14 @@ def learn_decision(
     labels: LabelArray,
     names: Sequence[str],
     config: DecisionConfig,
-    band: float,
+    review: ReviewConfig | None = None,
 ) -> Decision:
-    """Calibration and thresholds from out-of-fold scores, shape (n_articles, n_themes).
+    """Calibration, thresholds and review from out-of-fold scores, shape (n_articles, n_themes).
 
     The floor: a theme with fewer than `min_positives` articles, or whose best F1 stays under
     `min_f1`, keeps the shared threshold (the cut with the best micro-F1); tuned alone, a theme that
     was not learned ends with a cut near zero (Yang 2001, on thresholds for rare categories).
+    Without `review` no story is sent to a person.
     """
     calibrators = [
         learn_calibrator(scores[:, column], labels[:, column], config.calibration)
@@ -190,9 +243,128 @@ def learn_decision(
                 calibrator=calibrators[column],
                 threshold=threshold,
                 own_threshold=has_own,
+                share=(positives + 1) / (len(labels) + 2),
             )
         )
-    return Decision(themes=tuple(themes), shared_threshold=shared, band=band)
+    decision = Decision(themes=tuple(themes), shared_threshold=shared, band=0.0)
+    if review is None:
+        return decision
+    decision = decision.model_copy(update={"band": review.band})
+    return guarded(decision, scores, labels, review.recall, review.confidence)
+
+
+def recall_cut(
+    probabilities: Probabilities, labels: LabelArray, recall: float, confidence: float
+) -> float:
+    """The highest cut that keeps a story's expected recall at `recall`, with `confidence`.
+
+    Risk-controlling prediction sets with a Bernstein bound (Bates et al. 2021), as MAPIE has them;
+    they speak of the stories that have a theme. Both arrays of shape (n_articles, n_themes). 0 where
+    too few such stories are there to hold the level.
+    """
+    from mapie.risk_control import MultiLabelClassificationController
+
+    themed = np.flatnonzero(labels.any(axis=1))
+    if not len(themed):
+        return 0.0
+    controller = MultiLabelClassificationController(
+        predict_function=np.asarray,
+        risk="recall",
+        method="rcps",
+        rcps_bound="bernstein",
+        target_level=recall,
+        confidence_level=confidence,
+        predict_params=np.linspace(
+            0, 1, 101
+        ),  # at 1 nothing is found, so one cut is the last that holds
+    )
+    with warnings.catch_warnings():
+        # it warns where no cut holds the level; the cut is 0 then, and the caller says so
+        warnings.simplefilter("ignore")
+        for start in range(0, len(themed), RISK_ROWS):
+            rows = themed[start : start + RISK_ROWS]
+            controller.compute_risks(probabilities[rows], labels[rows], _refit=start == 0)
+        controller.compute_best_predict_param()
+    return float(controller.best_predict_param[0])
+
+
+def guarded(
+    decision: Decision, scores: Scores, labels: LabelArray, recall: float, confidence: float
+) -> Decision:
+    """The decision with the review that holds a recall; a `recall` of 0 asks for none.
+
+    Args:
+        scores: out-of-fold scores, shape (n_articles, n_themes).
+        labels: of the same articles.
+    """
+    cut = 0.0
+    if recall > 0:
+        calibrated = np.column_stack(
+            [theme.calibrator(scores[:, column]) for column, theme in enumerate(decision.themes)]
+        )
+        cut = recall_cut(calibrated, labels, recall, confidence)
+    guarantee = Guarantee(recall=recall, confidence=confidence, cut=cut) if cut > 0 else None
+    themes = tuple(
+        theme.model_copy(
+            update={"possible": float(shifted(cut, theme.shift)) if guarantee else NEVER}
+        )
+        for theme in decision.themes
+    )
+    return decision.model_copy(update={"themes": themes, "guarantee": guarantee})
+
+
+def with_threshold(decision: Decision, name: str, value: str) -> Decision:
+    """The decision with one theme's threshold as a person sets it.
+
+    Raises:
+        UsageError: a theme that is not there, or no probability.
+    """
+    known = [theme.theme for theme in decision.themes]
+    if name not in known:
+        raise UsageError(f"--threshold {name}: no such theme; there are {', '.join(known[:8])}")
+    try:
+        threshold = float(value)
+    except ValueError:
+        threshold = -1.0
+    if not 0 <= threshold <= 1:
+        raise UsageError(f"--threshold {name}={value}: write a probability from 0 to 1")
+    themes = tuple(
+        theme.model_copy(update={"threshold": threshold}) if theme.theme == name else theme
+        for theme in decision.themes
+    )
+    return decision.model_copy(update={"themes": themes})
+
+
+def adapted(decision: Decision, scores: Scores) -> Decision:
+    """The decision for a stream of stories in which themes are rarer or more frequent.
+
+    The shares are estimated on unlabelled stories' scores, shape (n_stories, n_themes), and shift
+    the probabilities; thresholds become the cuts with the highest expected F1 there. A theme that
+    keeps the shared threshold keeps it, moved by the same shift.
+    """
+    from themewire.calibration import estimated_shares, expected_f1_threshold
+
+    plain = [theme.model_copy(update={"shift": 0.0}) for theme in decision.themes]
+    probabilities = np.column_stack([theme(scores[:, k]) for k, theme in enumerate(plain)])
+    shares = np.array([theme.share for theme in plain])
+    present = estimated_shares(probabilities, shares)
+    shifts = np.log(present / (1 - present)) - np.log(shares / (1 - shares))
+    cut = decision.guarantee.cut if decision.guarantee else None
+    themes = []
+    for column, theme in enumerate(plain):
+        shift = float(shifts[column])
+        moved = shifted(probabilities[:, column], shift)
+        if theme.own_threshold:
+            threshold = expected_f1_threshold(moved)
+        elif theme.threshold < 1:
+            threshold = float(shifted(decision.shared_threshold, shift))
+        else:
+            threshold = NEVER
+        possible = NEVER if cut is None else float(shifted(cut, shift))
+        themes.append(
+            theme.model_copy(update={"shift": shift, "threshold": threshold, "possible": possible})
+        )
+    return decision.model_copy(update={"themes": tuple(themes)})
 
 
 def cross_fitted(
@@ -210,7 +382,7 @@ def cross_fitted(
     tags = np.zeros(scores.shape, dtype=np.bool_)
     for fold in np.unique(folds):
         held = folds == fold
-        decision = learn_decision(scores[~held], labels[~held], names, config, band=0.0)
+        decision = learn_decision(scores[~held], labels[~held], names, config)
         probabilities[held] = decision.probabilities(scores[held])
         tags[held] = decision.tags(probabilities[held])
     return probabilities, tags

@@ -19,23 +19,19 @@ from themewire.themes import LabelArray
 class Measured:
     """A tagger's answers on labelled articles, with what they are worth; arrays are (n_articles, n_themes)."""
 
-    articles: Sequence[Article]
+    stories: Sequence[Story]
     labels: LabelArray
     probabilities: Probabilities
     tags: TagArray
+    sentences: Sequence[Scores]
+    """Raw scores of each story's sentences, shape (n_sentences, n_themes) each."""
     figures: Figures
 
 
-def labelled_sentence_scores(
-    tagger: Tagger, batch: Sequence[Story]
-) -> tuple[Scores, list[Scores | None]]:
-    """Article scores, and sentence scores of those stories that have labelled evidence."""
+def scan_all(tagger: Tagger, batch: Sequence[Story]) -> tuple[Scores, list[Scores]]:
+    """Raw scores of stories, shape (n_stories, n_themes), and of the sentences of each."""
     scan = tagger.scan(batch)
-    sentences = [
-        scan.sentence_scores(row) if story.article.evidence else None
-        for row, story in enumerate(batch)
-    ]
-    return scan.scores, sentences
+    return scan.scores, [scan.sentence_scores(row) for row in range(len(batch))]
 
 
 def measure_bundle(bundle: Bundle, articles: Sequence[Article], seed: int) -> Measured:
@@ -43,7 +39,7 @@ def measure_bundle(bundle: Bundle, articles: Sequence[Article], seed: int) -> Me
     batch = stories(list(articles))
     names = bundle.taxonomy.names
     labels = bundle.taxonomy.label_array([article.themes for article in articles])
-    scores, sentences = labelled_sentence_scores(bundle.tagger, batch)
+    scores, sentences = scan_all(bundle.tagger, batch)
     probabilities = bundle.decision.probabilities(scores)
     tags = bundle.decision.tags(probabilities)
     groups = near_groups(
@@ -51,4 +47,4 @@ def measure_bundle(bundle: Bundle, articles: Sequence[Article], seed: int) -> Me
     )
     evidence = measure_evidence(batch, sentences, names)
     figures = measure(labels, probabilities, tags, names, seed, groups, evidence)
-    return Measured(articles, labels, probabilities, tags, figures)
+    return Measured(batch, labels, probabilities, tags, sentences, figures)

@@ -7,13 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import quoteattr
 
 from themewire.articles import FIELDS, Article, Fault, article_faults
 from themewire.errors import InputRefused, UsageError
-from themewire.text import Story, evidence_spans
+from themewire.text import Story, evidence_spans, utf16
 from themewire.themes import Taxonomy
+
+if TYPE_CHECKING:
+    from themewire.audit import Suspect
+    from themewire.predict import Prediction
 
 LISTS = ("themes", "countries")
 SEPARATORS = ("|", ";", ",")
@@ -187,20 +191,16 @@ def good_articles(path: Path, columns: Columns, taxonomy: Taxonomy) -> Iterator[
         yield article
 
 
-def to_task(article: Article, taxonomy: Taxonomy) -> dict[str, Any]:
-    """A Label Studio task of an article, its themes and evidence as a finished annotation.
+def _results(article: Article, taxonomy: Taxonomy) -> list[dict[str, Any]]:
+    """An article's themes and evidence as Label Studio has them.
 
     Places of marked sentences are in UTF-16 units, as a browser counts them.
     """
-    data = article.model_dump(mode="json", exclude_defaults=True)
-    themes, _ = data.pop("themes", []), data.pop("evidence", {})
-    data.setdefault("title", "")
-    data.setdefault("text", "")
     result: list[dict[str, Any]] = []
-    if themes:
+    if article.themes:
         result.append(
             {"from_name": "themes", "to_name": "text", "type": "choices",
-             "value": {"choices": list(themes)}}
+             "value": {"choices": list(article.themes)}}
         )  # fmt: skip
     story = Story(article)
     for theme in taxonomy.names:
@@ -208,14 +208,50 @@ def to_task(article: Article, taxonomy: Taxonomy) -> dict[str, Any]:
             text = getattr(article, field)
             result.append(
                 {"from_name": f"evidence_{field}", "to_name": field, "type": "labels",
-                 "value": {"start": _utf16(text[:start]), "end": _utf16(text[:end]),
+                 "value": {"start": utf16(text[:start]), "end": utf16(text[:end]),
                            "text": text[start:end], "labels": [theme]}}
             )  # fmt: skip
-    return {"data": data, "annotations": [{"result": result}]}
+    return result
 
 
-def _utf16(text: str) -> int:
-    return len(text.encode("utf-16-le")) // 2
+def _data(article: Article) -> dict[str, Any]:
+    """An article's fields without its labels."""
+    data = article.model_dump(mode="json", exclude_defaults=True, exclude={"themes", "evidence"})
+    return {"title": "", "text": "", **data}
+
+
+def to_task(article: Article, taxonomy: Taxonomy) -> dict[str, Any]:
+    """A Label Studio task of an article, its themes and evidence as a finished annotation."""
+    return {"data": _data(article), "annotations": [{"result": _results(article, taxonomy)}]}
+
+
+def audit_tasks(suspects: Sequence[Suspect], taxonomy: Taxonomy) -> str:
+    """Label Studio tasks of suspected labels, a task a story, what is suspected in its `meta`."""
+    tasks: dict[str, dict[str, Any]] = {}
+    for each in suspects:
+        task = tasks.setdefault(each.article.id, to_task(each.article, taxonomy) | {"meta": {}})
+        says = "labelled, looks wrong" if each.labelled else "not labelled, looks forgotten"
+        task["meta"][each.theme] = f"{says} (quality {each.quality:.3f}): {each.sentence}"
+    return json.dumps(list(tasks.values()), ensure_ascii=False, indent=1)
+
+
+def prefilled_tasks(found: Sequence[tuple[Article, Prediction]], taxonomy: Taxonomy) -> str:
+    """Label Studio tasks of unlabelled stories, the model's tags and best sentences filled in."""
+    tasks = []
+    for article, prediction in found:
+        evidence = {theme: [best[0].text] for theme, best in prediction.evidence.items() if best}
+        tagged = article.model_copy(
+            update={"themes": tuple(prediction.themes), "evidence": evidence}
+        )
+        tasks.append(
+            {
+                "data": _data(article),
+                "predictions": [
+                    {"model_version": prediction.model, "result": _results(tagged, taxonomy)}
+                ],
+            }
+        )
+    return json.dumps(tasks, ensure_ascii=False, indent=1)
 
 
 def labelling_interface(taxonomy: Taxonomy) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from themewire.calibration import Calibration, measure_calibration
 from themewire.decisions import Probabilities, TagArray
 from themewire.text import Story, evidence_sentences
 from themewire.themes import LabelArray
@@ -43,6 +44,7 @@ class ThemeFigures:
     average_precision: float | None
     support: int
     tagged: int
+    calibration: Calibration
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ class Figures:
     macro_interval: tuple[float, float]
     """95 % bootstrap intervals of the two F1."""
     themes: tuple[ThemeFigures, ...]
+    calibration: Calibration
+    """The mean over themes."""
     evidence: EvidenceFigures | None = None
 
     def flat(self, prefix: str = "") -> dict[str, float]:
@@ -96,6 +100,7 @@ class Figures:
             "interval/macro_low": self.macro_interval[0],
             "interval/macro_high": self.macro_interval[1],
         }
+        named |= _calibration_figures(self.calibration)
         if self.evidence is not None:
             named["evidence/pairs"] = self.evidence.pairs
             named["evidence/hit_at_1"] = self.evidence.hit_at_1
@@ -103,7 +108,18 @@ class Figures:
         for theme in self.themes:
             for key in ("precision", "recall", "f1", "average_precision", "support", "tagged"):
                 named[f"theme/{theme.name}/{key}"] = getattr(theme, key)
+            for name, value in _calibration_figures(theme.calibration).items():
+                named[f"theme/{theme.name}/{name}"] = value
         return {prefix + key: float(value) for key, value in named.items() if value is not None}
+
+
+def _calibration_figures(found: Calibration) -> dict[str, float | None]:
+    return {
+        "calibration/ece": found.ece,
+        "calibration/ece_if_perfect": found.perfect,
+        "calibration/ece_if_perfect_high": found.perfect_high,
+        "calibration/brier": found.brier,
+    }
 
 
 def count(labels: LabelArray, tags: TagArray) -> Counts:
@@ -126,6 +142,15 @@ def ratio(
 def f1_of(counts: Counts) -> npt.NDArray[np.float64]:
     """F1 = 2 tp / (2 tp + fp + fn), 0 where nothing is labelled and nothing tagged."""
     return ratio(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn)
+
+
+def slice_f1(labels: LabelArray, tags: TagArray) -> tuple[float | None, float | None]:
+    """Micro-F1, and macro-F1 over the themes that are labelled here; None without any."""
+    counts = count(labels, tags)
+    if not labels.any():
+        return None, None
+    total = Counts(*(np.array([side.sum()]) for side in (counts.tp, counts.fp, counts.fn)))
+    return float(f1_of(total)[0]), float(f1_of(counts)[labels.any(axis=0)].mean())
 
 
 def resampled_f1(
@@ -198,6 +223,7 @@ def measure(
     known = [value for value in ap if value is not None]
     themed = labels.any(axis=1)
     micro, macro = resampled_f1(labels, tags, seed, groups)
+    calibrations, calibration = measure_calibration(labels, probabilities, seed)
     return Figures(
         articles=len(labels),
         micro_precision=float(ratio(total.tp, total.tp + total.fp)[0]),
@@ -223,27 +249,29 @@ def measure(
                 average_precision=ap[k],
                 support=int(labels[:, k].sum()),
                 tagged=int(tags[:, k].sum()),
+                calibration=calibrations[k],
             )
             for k, name in enumerate(names)
         ),
+        calibration=calibration,
         evidence=evidence,
     )
 
 
 def measure_evidence(
     stories: Sequence[Story],
-    sentence_scores: Sequence[npt.NDArray[np.float32] | None],
+    sentence_scores: Sequence[npt.NDArray[np.float32]],
     names: Sequence[str],
 ) -> EvidenceFigures | None:
     """Evidence hit@1 and hit@3 over all labelled (article, theme) pairs, tagged or not.
 
-    `sentence_scores` holds an array of shape (n_sentences, n_themes) for each story that has
-    labelled evidence. None where no evidence is labelled.
+    `sentence_scores` holds an array of shape (n_sentences, n_themes) for each story. None where no
+    evidence is labelled.
     """
     first = third = pairs = 0
     for story, scores in zip(stories, sentence_scores, strict=True):
         for column, name in enumerate(names):
-            if scores is None or not story.article.evidence.get(name):
+            if not story.article.evidence.get(name):
                 continue
             ranked = np.argsort(-scores[:, column], kind="stable")
             hits = evidence_sentences(story, name)[ranked]

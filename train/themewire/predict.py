@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -26,10 +28,13 @@ from themewire.articles import (
 )
 from themewire.bundle import Bundle, load_bundle
 from themewire.errors import InputRefused, UsageError, missing_extra
-from themewire.text import Story
+from themewire.text import Story, is_english
+
+logger = logging.getLogger(__name__)
 
 MODEL_VARIABLE = "THEMEWIRE_MODEL"
 DEFAULT_MODEL = "models/champion"
+LOCAL_STORE = "mlflow.db"
 REGISTRY_URI = re.compile(r"^(models|runs):/")
 STDIN = "-"
 SPOOL_LIMIT = 2**24
@@ -114,6 +119,8 @@ class Predictor:
         for row, story in enumerate(batch):
             columns: list[int] = np.flatnonzero(tags[row]).tolist()
             reasons = decision.review_reasons(probabilities[row])
+            if not is_english(story.article.whole):
+                reasons.append("not_english")
             results.append(
                 Prediction(
                     id=story.article.id,
@@ -179,7 +186,37 @@ def load_predictor(model: str | None = None) -> Predictor:
             f"{given}: no model there; run `make train` to make one, or name one with --model"
         )
     bundle = load_bundle(given)
+    if given == DEFAULT_MODEL:
+        _warn_if_apart(bundle)
     return Predictor(bundle, f"{bundle.folder}@sha256:{bundle.digest}")
+
+
+def _warn_if_apart(bundle: Bundle) -> None:
+    """Say so where the champion's folder is not the registry's champion.
+
+    MLflow takes seconds to import, so its local store is read as the SQLite file it is; where that
+    cannot be read, or the registry is elsewhere, nothing is said.
+    """
+    if os.environ.get("MLFLOW_TRACKING_URI") or not Path(LOCAL_STORE).is_file():
+        return
+    import sqlite3
+
+    name = bundle.config.tracking.registered_model
+    with (
+        suppress(sqlite3.Error),
+        closing(sqlite3.connect(f"file:{LOCAL_STORE}?mode=ro", uri=True)) as store,
+    ):
+        found = store.execute(
+            "SELECT alias.version, tag.value FROM registered_model_aliases AS alias "
+            "JOIN model_version_tags AS tag ON tag.name = alias.name AND tag.version = alias.version "
+            "WHERE alias.name = ? AND alias.alias = 'champion' AND tag.key = 'manifest_sha256'",
+            [name],
+        ).fetchone()
+        if found is not None and found[1] != bundle.digest:
+            logger.warning(
+                "%s is not models:/%s@champion (version %s); `themewire promote %s` puts it there",
+                DEFAULT_MODEL, name, found[0], found[0],
+            )  # fmt: skip
 
 
 def _from_jsonl(lines: Iterable[tuple[int, bytes]], path: str) -> Iterator[Article | Fault]:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from themewire.articles import Article
+from themewire.calibration import reliability
 from themewire.checks import CheckResult, Corpus
 from themewire.config import Config
 from themewire.decisions import Decision, Probabilities, TagArray
 from themewire.metrics import Figures
+from themewire.text import Story
 from themewire.themes import LabelArray
 
 if TYPE_CHECKING:
@@ -55,6 +56,23 @@ def precision_recall_picture(
              title=f"{what}: precision and recall (dots: the decision taken)")  # fmt: skip
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left", fontsize=9)
+    return figure
+
+
+def reliability_picture(
+    labels: LabelArray, probabilities: Probabilities, names: Sequence[str], what: str
+) -> Figure:
+    """What probabilities say against what is seen, a line a theme, in bins of equal mass."""
+    figure = _figure(7.5, 5.5)
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle="--")
+    for column in _largest(labels):
+        found = reliability(labels[:, column], probabilities[:, column])
+        axes.plot(found.predicted, found.observed, "o-", markersize=4, label=names[column])
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="mean probability", ylabel="share that has the theme",
+             title=f"{what}: reliability (on the line: probabilities mean what they say)")  # fmt: skip
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper left", fontsize=9)
     return figure
 
 
@@ -132,7 +150,7 @@ def theme_rows(figures: Figures, decision: Decision) -> list[dict[str, object]]:
 
 
 def error_rows(
-    articles: Sequence[Article],
+    stories: Sequence[Story],
     labels: LabelArray,
     probabilities: Probabilities,
     tags: TagArray,
@@ -141,7 +159,7 @@ def error_rows(
     """One row a wrong tag: missed or wrongly given, the surest mistakes first, with the text."""
     rows = []
     for row, column in np.argwhere(labels.astype(bool) != tags):
-        article, probability = articles[row], float(probabilities[row, column])
+        article, probability = stories[row].article, float(probabilities[row, column])
         rows.append(
             {
                 "theme": names[column],

@@ -75,15 +75,17 @@ def make_folds(
     groups: npt.NDArray[np.int64],
     n_folds: int,
     seed: int,
+    by: str = "themes",
 ) -> npt.NDArray[np.int64]:
     """The fold of each article, shape (n_articles,).
 
-    Groups are dealt out whole by iterative stratification (Sechidis et al. 2011) on the themes any
-    of their articles has, with "no theme" as a theme of its own. The result depends on the
-    articles' ids and the seed, not on the order of files.
+    By "themes", groups are dealt out whole by iterative stratification (Sechidis et al. 2011) on the
+    themes any of their articles has, with "no theme" as a theme of its own. By "published", each
+    fold is a stretch of time, the latest being fold 0; a group stands where its latest article
+    does. The result depends on the articles' ids and the seed, not on the order of files.
 
     Raises:
-        UsageError: fewer groups than folds.
+        UsageError: fewer groups than folds; by date, articles without one.
     """
     from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
@@ -96,6 +98,8 @@ def make_folds(
         raise UsageError(
             f"split.folds: {n_folds} folds need at least as many different articles, {len(blocks)} given"
         )
+    if by == "published":
+        return _by_date(articles, blocks, n_folds)
     any_theme = np.array([labels[rows].max(axis=0) for rows in blocks])
     table = np.column_stack([any_theme, any_theme.max(axis=1) == 0]).astype(np.int8)
     splitter = MultilabelStratifiedKFold(n_splits=n_folds, shuffle=True, random_state=seed)
@@ -103,4 +107,24 @@ def make_folds(
     for fold, (_, held) in enumerate(splitter.split(np.zeros((len(blocks), 1)), table)):
         for block in held:
             folds[blocks[block]] = fold
+    return folds
+
+
+def _by_date(
+    articles: Sequence[Article], blocks: Sequence[Sequence[int]], n_folds: int
+) -> npt.NDArray[np.int64]:
+    undated = [article.id for article in articles if article.published is None]
+    if undated:
+        raise UsageError(
+            f"split.by: 'published' needs a date on every article; {len(undated)} have none, "
+            f"the first is {undated[0]!r}"
+        )
+    # a date given in part stands at its beginning
+    latest = [max(str(articles[row].published) for row in rows) for rows in blocks]
+    order = sorted(range(len(blocks)), key=lambda block: latest[block], reverse=True)
+    folds = np.empty(len(articles), dtype=np.int64)
+    done = 0
+    for block in order:
+        folds[list(blocks[block])] = min(n_folds - 1, done * n_folds // len(articles))
+        done += len(blocks[block])
     return folds

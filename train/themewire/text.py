@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -194,3 +195,73 @@ def encodable(text: str) -> str:
     Tokenizers take UTF-8 only; a string out of JSON may hold code points that have none.
     """
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def utf16(text: str) -> int:
+    """Length in UTF-16 units, halves of surrogate pairs included."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+WORD = re.compile(r"[^\W\d_]+")
+FUNCTION_WORDS = frozenset(
+    [
+        "a",
+        "an",
+        "and",
+        "are",
+        "as",
+        "at",
+        "be",
+        "been",
+        "but",
+        "by",
+        "for",
+        "from",
+        "had",
+        "has",
+        "have",
+        "he",
+        "her",
+        "his",
+        "in",
+        "is",
+        "it",
+        "its",
+        "not",
+        "of",
+        "on",
+        "or",
+        "she",
+        "that",
+        "the",
+        "their",
+        "they",
+        "this",
+        "to",
+        "was",
+        "were",
+        "which",
+        "who",
+        "will",
+        "with",
+        "would",
+    ]
+)
+ENGLISH_SHARE = 0.2
+"""Share of function words from which a text counts as English; running prose has about twice that."""
+JUDGED_WORDS = 20
+"""Words below which nothing is said of a text's language."""
+
+
+def word_checksums(text: str) -> npt.NDArray[np.uint32]:
+    """A checksum of each word of a text in lower case, in reading order."""
+    words = WORD.findall(encodable(text).lower())
+    return np.array([zlib.crc32(word.encode()) for word in words], dtype=np.uint32)
+
+
+def is_english(text: str) -> bool:
+    """Whether a text reads as English, by its share of function words; short texts always do."""
+    words = WORD.findall(text.lower())
+    if len(words) < JUDGED_WORDS:
+        return True
+    return sum(word in FUNCTION_WORDS for word in words) >= ENGLISH_SHARE * len(words)

@@ -32,6 +32,7 @@ from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Map, Schema
 from themewire.articles import Article, Reading
 from themewire.config import Config
 from themewire.errors import OutsideError, UsageError
+from themewire.predict import LOCAL_STORE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,11 +40,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LOCAL_STORE = "mlflow.db"
 LOCAL_ARTIFACTS = "mlartifacts"
 LOCK = ".themewire/store.lock"
 CHAMPION = "champion"
 CHALLENGER = "challenger"
+REPLACED = "replaced"
+"""Tag on a version: the number of the champion before it."""
 SERVING_FILE = Path(__file__).with_name("serving.py")
 SERVING_PACKAGES = ("themewire", "numpy", "onnxruntime", "pydantic", "safetensors", "sentencex",
                     "tokenizers", "typer", "rich", "pandas", "mlflow")  # fmt: skip
@@ -352,16 +354,25 @@ def aliased_version(name: str, alias: str) -> Version | None:
 
 
 def set_alias(found: Version, alias: str, reason: str) -> None:
-    """Point an alias at a version, and say why on the version."""
+    """Point an alias at a version, say why on the version, and remember which champion it replaces."""
+    before = aliased_version(found.name, alias)
+    if alias == CHAMPION and before is not None and before != found:
+        MlflowClient().set_model_version_tag(found.name, found.number, REPLACED, before.number)
+    move_alias(found, alias, reason)
+
+
+def move_alias(found: Version, alias: str, reason: str) -> None:
+    """Point an alias at a version and say why on the version."""
     client = MlflowClient()
     client.set_registered_model_alias(found.name, alias, found.number)
     client.set_model_version_tag(found.name, found.number, "gate", reason)
 
 
-def drop_alias(name: str, alias: str) -> None:
-    """Take an alias away; nothing happens where there is none."""
-    if aliased_version(name, alias) is not None:
-        MlflowClient().delete_registered_model_alias(name, alias)
+def replaced_by(found: Version) -> str | None:
+    """The number of the version that this one took the place of; None for the first."""
+    version = MlflowClient().get_model_version(found.name, found.number)
+    number = version.tags.get(REPLACED)
+    return None if number is None else str(number)
 
 
 def fetch_bundle(address: str) -> tuple[Path, str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from themewire import tracking
-from themewire.bundle import Bundle, install_bundle, load_bundle, save_bundle
+from themewire.bundle import Bundle, HeldOut, install_bundle, load_bundle, save_bundle
 from themewire.checks import CheckResult, check_corpus
 from themewire.config import Config, FinetuneConfig, LinearConfig, StackConfig
 from themewire.crossfit import FoldDone, cross_validate, is_held_out
@@ -22,12 +22,14 @@ from themewire.decisions import Decision, cross_fitted, learn_decision
 from themewire.errors import UsageError
 from themewire.evaluation import Measured, measure_bundle
 from themewire.metrics import measure
+from themewire.page import report_page
 from themewire.promotion import Verdict, judge
 from themewire.report import (
     corpus_picture,
     error_rows,
     model_card,
     precision_recall_picture,
+    reliability_picture,
     theme_figures_picture,
     theme_rows,
 )
@@ -83,14 +85,15 @@ def train(config: Config, checked: CheckResult | None = None) -> TrainResult:
         run.log_picture(corpus_picture(checked.corpus), "corpus")
         run.log_text("\n\n".join(table.markdown() for table in checked.tables), "corpus.md")
         logger.info("training %s on %d articles", kind, len(checked.corpus.articles.articles))
-        cv, decision, tagger = _learn(config, checked, run)
+        cv, decision, tagger, held_out = _learn(config, checked, run)
         with tempfile.TemporaryDirectory(prefix="themewire-") as scratch:
             folder = Path(scratch) / "bundle"
             draft = Bundle(tagger, decision, checked.corpus.taxonomy, config, folder, "")
             test = _measure_test(draft, checked, config)
             card = model_card(config, checked, cv.figures, test.figures if test else None)
             digest = save_bundle(folder, tagger=tagger, decision=decision,
-                                 taxonomy=checked.corpus.taxonomy, config=config, card=card)  # fmt: skip
+                                 taxonomy=checked.corpus.taxonomy, config=config, card=card,
+                                 held_out=held_out)  # fmt: skip
             example = checked.corpus.articles.articles[:EXAMPLE_ARTICLES]
             model_uri = run.log_bundle(folder, example)
             _log_measured(run, cv, "cv", "articles", decision)
@@ -120,7 +123,7 @@ def run_name(config: Config) -> str:
 
 def _learn(
     config: Config, checked: CheckResult, run: tracking.Tracked
-) -> tuple[Measured, Decision, Tagger]:
+) -> tuple[Measured, Decision, Tagger, HeldOut]:
     """Cross-validate, learn the decision, and train on everything."""
     articles, taxonomy = checked.corpus.articles.articles, checked.corpus.taxonomy
     names, seed = taxonomy.names, config.split.seed
@@ -136,7 +139,7 @@ def _learn(
         logger.info("fold %d of %d: %.1f s", fold.number, config.split.folds, fold.seconds)
 
     found = cross_validate(config, batch, labels, groups, names, on_fold, _under(run, "held_out"))
-    truth, scored = labels[found.rows], [articles[i] for i in found.rows.tolist()]
+    truth, scored = labels[found.rows], [batch[i] for i in found.rows.tolist()]
     probabilities, tags = cross_fitted(found.scores, truth, found.folds, names, config.decision)
     if is_held_out(config):
         logger.info("measured on the fold held out: %d articles", len(scored))
@@ -145,7 +148,7 @@ def _learn(
         figures = measure(truth[held], probabilities[held], tags[held], names, seed)
         run.log_fold(fold, figures.flat("fold/"), seconds)
     figures = measure(truth, probabilities, tags, names, seed, groups[found.rows], found.evidence)
-    decision = learn_decision(found.scores, truth, names, config.decision, config.review.band)
+    decision = learn_decision(found.scores, truth, names, config.decision, config.review)
     families = members(config.tagger)
     fitted = found.fitted
     if all(member.refit for member in families if isinstance(member, FinetuneConfig)):
@@ -154,7 +157,9 @@ def _learn(
             for member in families
         ]
     tagger = fitted[0] if found.combiner is None else StackTagger(fitted, found.combiner)
-    return Measured(scored, truth, probabilities, tags, figures), decision, tagger
+    held_out = HeldOut.of(scored, found.scores, truth)
+    measured = Measured(scored, truth, probabilities, tags, found.sentences, figures)
+    return measured, decision, tagger, held_out
 
 
 def _under(run: tracking.Tracked, prefix: str) -> Listener:
@@ -188,10 +193,16 @@ def _log_measured(
     run.log_metrics(measured.figures.flat(f"{prefix}/"), data)
     run.log_table(pd.DataFrame(theme_rows(measured.figures, decision)), f"{prefix}_themes")
     wrong = error_rows(
-        measured.articles, measured.labels, measured.probabilities, measured.tags, names
+        measured.stories, measured.labels, measured.probabilities, measured.tags, names
     )
     run.log_table(pd.DataFrame(wrong), f"{prefix}_errors")
     run.log_picture(theme_figures_picture(measured.figures, what), f"{prefix}_themes")
+    run.log_picture(
+        reliability_picture(measured.labels, measured.probabilities, names, what),
+        f"{prefix}_reliability",
+    )
+    page = report_page(measured, decision, f"{run.name}: {what}", f"run {run.id}")
+    run.log_text(page, f"{prefix}_report.html")
     run.log_picture(
         precision_recall_picture(
             measured.labels, measured.probabilities, decision, names, measured.figures, what
