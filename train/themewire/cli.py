@@ -521,6 +521,39 @@ def _registered(config: Any) -> tuple[str, Path | None]:
     return config.tracking.registered_model, Path(champion) if champion else None
 
 
+@app.command("log")
+def log_bundle(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A bundle that was kept.")],
+) -> None:
+    """Log a model whose training lost its tracking store: run, test figures, version, gate.
+
+    Example: themewire log models/unlogged/linear
+    """
+    with _train_extra():
+        from themewire.training import log_later
+    run_id, version, verdict, champion = log_later(folder)
+    if version is not None and verdict is not None:
+        print(f"model    {version}: {verdict.reason}")
+    if champion is not None:
+        print(f"bundle   {champion} (what `themewire predict` uses)")
+    print(f"run      {run_id}")
+
+
+@app.command()
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+) -> None:
+    """Delete failed, killed and deleted runs with their files; never one of a registered version."""
+    with _train_extra():
+        from themewire.tracking import delete_runs, unneeded_runs
+    found = unneeded_runs()
+    for run_id, name in found.items():
+        print(f"{run_id} {name}")
+    if found and not dry_run:
+        delete_runs(list(found))
+    print_lines([f"{len(found)} runs {'would be ' if dry_run else ''}deleted"])
+
+
 @app.command()
 def audit(
     config: ConfigArgument = None,

@@ -7,8 +7,8 @@ import logging
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,12 +18,15 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK", "true")
+# a server that does not answer is given up after some ten seconds, not after minutes
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 
 import mlflow
 import mlflow.data
 import psutil
 from filelock import FileLock
 from mlflow.entities import Run as MlflowRun
+from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
@@ -157,12 +160,31 @@ class Version:
 
 @dataclass
 class Tracked:
-    """An open run; every method writes to it."""
+    """An open run; every method writes to it.
+
+    A store that stops answering does not stop a training: what can no longer be written is let go,
+    and `lost` says so.
+    """
 
     run: MlflowRun
     config: Config
     datasets: dict[str, Any]
     model_id: str | None = None
+    lost: str = ""
+    """Why the store was given up; empty as long as it answers."""
+
+    def _write(self, action: Callable[[], object]) -> None:
+        """Write one thing; after a failure nothing more is tried."""
+        if self.lost:
+            return
+        try:
+            action()
+        except (MlflowException, OSError) as error:
+            self.lost = " ".join(str(error).split())[:200]
+            logger.warning(
+                "%s: no longer answers (%s); the training goes on without it",
+                mlflow.get_tracking_uri(), self.lost,
+            )  # fmt: skip
 
     @property
     def id(self) -> str:
@@ -179,37 +201,60 @@ class Tracked:
         """The id of the experiment it stands in."""
         return str(self.run.info.experiment_id)
 
+    def log_config(self) -> None:
+        """The resolved configuration, as parameters and whole, and the packages' versions."""
+
+        def write() -> None:
+            mlflow.log_params(self.config.flat())
+            mlflow.log_dict(json.loads(self.config.to_json()), "config.json")
+            mlflow.log_dict(package_versions(TRAINING_PACKAGES), "versions.json")
+
+        self._write(write)
+
     def log_articles(self, reading: Reading, name: str, context: str) -> None:
         """Log a data set with its digest; `context` is 'training' or 'test'."""
         data = mlflow.data.from_huggingface(
             _with_filled_columns(reading.articles), name=name, digest=reading.digest[:36]
         )
         self.datasets[name] = data
-        mlflow.log_input(data, context=context)
+        self._write(lambda: mlflow.log_input(data, context=context))
 
     def log_fold(self, fold: int, figures: Mapping[str, float], seconds: float) -> None:
         """One child run a fold."""
-        home = self.experiment_id
-        with mlflow.start_run(experiment_id=home, run_name=f"fold {fold}", nested=True):
-            mlflow.log_param("fold", fold)
-            mlflow.log_metrics({**figures, "fold/seconds": seconds})
+        self._write_child(f"fold {fold}", {"fold": fold}, {**figures, "fold/seconds": seconds})
+
+    def _write_child(
+        self, name: str, settings: Mapping[str, Any], figures: Mapping[str, float]
+    ) -> None:
+        def write() -> None:
+            with mlflow.start_run(
+                experiment_id=self.experiment_id,
+                run_name=name,
+                nested=True,
+                log_system_metrics=False,
+            ):
+                mlflow.log_params(dict(settings))
+                mlflow.log_metrics(dict(figures))
+
+        self._write(write)
 
     def log_trial(
         self, number: int, settings: Mapping[str, Any], figures: Mapping[str, float]
     ) -> None:
         """One child run a trial of a sweep."""
-        home = self.experiment_id
-        with mlflow.start_run(experiment_id=home, run_name=f"trial {number}", nested=True):
-            mlflow.log_params(dict(settings))
-            mlflow.log_metrics(dict(figures))
+        self._write_child(f"trial {number}", settings, figures)
 
     def log_metrics(self, figures: Mapping[str, float], data: str) -> None:
         """Figures of the logged model on a data set named before."""
-        mlflow.log_metrics(dict(figures), model_id=self.model_id, dataset=self.datasets.get(data))
+        self._write(
+            lambda: mlflow.log_metrics(
+                dict(figures), model_id=self.model_id, dataset=self.datasets.get(data)
+            )
+        )
 
     def log_step(self, figures: Mapping[str, float], step: int) -> None:
         """Figures of a step of learning, a curve in the UI."""
-        mlflow.log_metrics(dict(figures), step=step)
+        self._write(lambda: mlflow.log_metrics(dict(figures), step=step))
 
     def link_interrupted(self, job: str) -> None:
         """Mark this run's job, and end the runs of the same job whose process was killed.
@@ -234,18 +279,25 @@ class Tracked:
 
     def log_table(self, table: pd.DataFrame, name: str) -> None:
         """A table that the UI shows."""
-        mlflow.log_table(table, f"tables/{name}.json")
+        self._write(lambda: mlflow.log_table(table, f"tables/{name}.json"))
 
     def log_picture(self, picture: Figure, name: str) -> None:
         """A picture that the UI shows."""
-        mlflow.log_figure(picture, f"pictures/{name}.png")
+        self._write(lambda: mlflow.log_figure(picture, f"pictures/{name}.png"))
 
     def log_text(self, text: str, name: str) -> None:
         """A text file beside the run."""
-        mlflow.log_text(text, name)
+        self._write(lambda: mlflow.log_text(text, name))
 
-    def log_bundle(self, folder: Path, example: Sequence[Article]) -> str:
-        """Log the model: code that carries the bundle as its artifact; returns the model's address."""
+    def log_bundle(self, folder: Path, example: Sequence[Article]) -> str | None:
+        """Log the model: code that carries the bundle as its artifact.
+
+        Returns the model's address; None where the store was lost.
+        """
+        self._write(lambda: self._log_bundle(folder, example))
+        return f"models:/{self.model_id}" if self.model_id and not self.lost else None
+
+    def _log_bundle(self, folder: Path, example: Sequence[Article]) -> None:
         import pandas as pd
 
         rows = [{"title": a.title, "text": a.text} for a in example]
@@ -257,8 +309,7 @@ class Tracked:
             signature=SIGNATURE,
             input_example=pd.DataFrame(rows),
         )
-        self.model_id = info.model_id
-        return str(info.model_uri)
+        self.model_id = str(info.model_id)
 
     def register(self, model_uri: str, digest: str) -> Version:
         """Make the logged model a version of the registered model; call under `store_lock`."""
@@ -281,7 +332,7 @@ class Tracked:
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Tags on the run."""
-        mlflow.set_tags(dict(tags))
+        self._write(lambda: mlflow.set_tags(dict(tags)))
 
 
 @contextmanager
@@ -297,11 +348,23 @@ def open_run(config: Config, name: str) -> Iterator[Tracked]:
     commit = git_commit()
     if commit:
         tags["mlflow.source.git.commit"] = commit
-    with mlflow.start_run(experiment_id=experiment, run_name=name, tags=tags) as run:
-        mlflow.log_params(config.flat())
-        mlflow.log_dict(json.loads(config.to_json()), "config.json")
-        mlflow.log_dict(package_versions(TRAINING_PACKAGES), "versions.json")
-        yield Tracked(run, config, {})
+    with outside_errors("tracking store"):
+        run = mlflow.start_run(
+            experiment_id=experiment, run_name=name, tags=tags, log_system_metrics=True
+        )
+    tracked = Tracked(run, config, {})
+    status = "FAILED"
+    try:
+        tracked.log_config()
+        yield tracked
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        # a store that is gone cannot be told that the run has ended
+        with suppress(MlflowException, OSError):
+            mlflow.end_run(status)
 
 
 def article_dataset(articles: Sequence[Article]) -> Any:
@@ -407,3 +470,54 @@ def fetch_bundle(address: str) -> tuple[Path, str]:
     if len(bundles) != 1:
         raise UsageError(f"{address}: carries no bundle; give a model that themewire has trained")
     return bundles[0], name
+
+
+def unneeded_runs() -> dict[str, str]:
+    """Id and name of each run that can go: failed, killed or deleted, and without a registered version.
+
+    Children go with their parents. A run that a registered version comes from stays, whatever its state.
+    """
+    use_store()
+    client = MlflowClient()
+    with outside_errors("tracking store"):
+        kept = {str(version.run_id) for version in client.search_model_versions()}
+        experiments = client.search_experiments(view_type=ViewType.ALL)
+        homes = [str(experiment.experiment_id) for experiment in experiments]
+        runs = list(_all_runs(client, homes))
+    found: dict[str, str] = {}
+    for run in runs:
+        gone = run.info.lifecycle_stage == "deleted" or run.info.status in ("FAILED", "KILLED")
+        if gone and run.info.run_id not in kept:
+            found[str(run.info.run_id)] = str(run.info.run_name)
+    for run in runs:
+        if run.data.tags.get("mlflow.parentRunId") in found and run.info.run_id not in kept:
+            found[str(run.info.run_id)] = str(run.info.run_name)
+    return found
+
+
+def _all_runs(client: MlflowClient, experiments: Sequence[str]) -> Iterator[MlflowRun]:
+    token: str | None = None
+    while True:
+        found = client.search_runs(list(experiments), run_view_type=ViewType.ALL, page_token=token)
+        yield from found
+        token = found.token
+        if not token:
+            return
+
+
+def delete_runs(run_ids: Sequence[str]) -> None:
+    """Delete runs for good, with their artifacts."""
+    from click.testing import CliRunner
+    from mlflow.cli import gc
+
+    client = MlflowClient()
+    with outside_errors("tracking store"):
+        for run_id in run_ids:
+            if client.get_run(run_id).info.lifecycle_stage == "active":
+                client.delete_run(run_id)
+    uri = mlflow.get_tracking_uri()
+    arguments = ["--run-ids", ",".join(run_ids), "--backend-store-uri", uri]
+    # MLflow offers this as a command only
+    done = CliRunner().invoke(gc, arguments)
+    if done.exit_code:
+        raise OutsideError(f"mlflow gc: {done.exception or done.output}")

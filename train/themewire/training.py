@@ -5,21 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from themewire import tracking
+from themewire.articles import Article, Reading, read_articles
 from themewire.bundle import Bundle, HeldOut, install_bundle, load_bundle, save_bundle
 from themewire.checks import CheckResult, check_corpus
 from themewire.config import Config, FinetuneConfig, LinearConfig, StackConfig
 from themewire.crossfit import FoldDone, cross_validate, is_held_out
 from themewire.decisions import Decision, cross_fitted, learn_decision
-from themewire.errors import UsageError
+from themewire.errors import OutsideError, UsageError
 from themewire.evaluation import Measured, measure_bundle
 from themewire.metrics import measure
 from themewire.page import report_page
@@ -42,6 +44,8 @@ from themewire.text import stories
 logger = logging.getLogger(__name__)
 
 EXAMPLE_ARTICLES = 2
+UNLOGGED = Path("models/unlogged")
+"""Where a model is kept whose run could not be logged."""
 
 
 @dataclass(frozen=True)
@@ -100,12 +104,10 @@ def train(config: Config, checked: CheckResult | None = None) -> TrainResult:
             if test is not None:
                 _log_measured(run, test, "test", "test", decision)
             run.log_text(card, "card.md")
-            version, verdict, champion = _keep(config, checked, run, folder, digest, model_uri)
+            kept = _keep(config, checked.corpus.test.articles, run, folder, digest, model_uri)
         seconds = time.perf_counter() - start
         run.log_metrics({"seconds": seconds}, "articles")
-    return TrainResult(
-        run.id, run.name, run.experiment_id, cv, test, version, verdict, champion, seconds
-    )
+    return TrainResult(run.id, run.name, run.experiment_id, cv, test, *kept, seconds)
 
 
 def run_name(config: Config) -> str:
@@ -213,15 +215,68 @@ def _log_measured(
 
 def _keep(
     config: Config,
-    checked: CheckResult,
+    test: Sequence[Article],
+    run: tracking.Tracked,
+    folder: Path,
+    digest: str,
+    model_uri: str | None,
+) -> tuple[str | None, Verdict | None, Path | None]:
+    """Register the model, put it through the gate, and install it where it is promoted.
+
+    Raises:
+        OutsideError: the store is gone; the bundle is kept, and the error says where.
+    """
+    if model_uri is None:
+        raise OutsideError(_aside(run.name, folder, run.lost))
+    if not config.tracking.registered_model:
+        return None, None, _install(config, folder)
+    try:
+        return _register(config, test, run, folder, digest, model_uri)
+    except OutsideError as error:
+        raise OutsideError(_aside(run.name, folder, str(error))) from error
+
+
+def _aside(name: str, folder: Path, reason: str) -> str:
+    """Keep a bundle that could not be logged; says where, and what to do."""
+    target = UNLOGGED / re.sub(r"[^\w.=-]+", "-", name).strip("-")
+    install_bundle(folder, target)
+    return (
+        f"{reason}; the model is kept in {target}: `themewire log {target}` when the store answers"
+    )
+
+
+def log_later(folder: Path) -> tuple[str, str | None, Verdict | None, Path | None]:
+    """Log a bundle that was kept while the store was gone: a run, its test figures, and the gate.
+
+    Returns the run's id, the version, the gate's verdict, and where the champion lies.
+
+    Raises:
+        UsageError: no bundle there.
+        OutsideError: the store is still gone.
+    """
+    bundle = load_bundle(folder)
+    config, card = bundle.config, (folder / "card.md").read_text(encoding="utf-8")
+    test = read_articles(config.data.test, bundle.taxonomy) if config.data.test else Reading()
+    with tracking.open_run(config, run_name(config)) as run:
+        run.set_tags({"logged": "later"})
+        if test.articles:
+            run.log_articles(test, "test", "test")
+        model_uri = run.log_bundle(folder, test.articles[:EXAMPLE_ARTICLES])
+        if test.articles:
+            measured = measure_bundle(bundle, test.articles, config.split.seed)
+            _log_measured(run, measured, "test", "test", bundle.decision)
+        run.log_text(card, "card.md")
+        return run.id, *_keep(config, test.articles, run, folder, bundle.digest, model_uri)
+
+
+def _register(
+    config: Config,
+    test: Sequence[Article],
     run: tracking.Tracked,
     folder: Path,
     digest: str,
     model_uri: str,
 ) -> tuple[str | None, Verdict | None, Path | None]:
-    """Register the model, put it through the gate, and install it where it is promoted."""
-    if not config.tracking.registered_model:
-        return None, None, _install(config, folder)
     # two trainings at once: the second is judged against the first
     with tracking.store_lock(), tracking.outside_errors("model registry"):
         name = config.tracking.registered_model
@@ -233,7 +288,7 @@ def _keep(
         verdict = judge(
             load_bundle(folder),
             champion,
-            checked.corpus.test.articles,
+            test,
             config.split.seed,
             config.checks.near_duplicate,
         )
