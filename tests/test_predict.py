@@ -7,7 +7,8 @@ from tests.conftest import write_jsonl
 from themewire import load
 from themewire.articles import Article, Fault
 from themewire.errors import InputRefused, UsageError
-from themewire.predict import predict_stream, read_stories
+from themewire.inputs import Reader
+from themewire.predict import predict_stream
 
 STORY = "Rain fell. The rifles were sold to the northern neighbour on day 3. Both navies began a drill off the coast."
 
@@ -50,45 +51,16 @@ def test_a_record_without_text_is_refused(predictor):
         predictor.predict([STORY, {"title": " "}])
 
 
-def read(*inputs, stdin=b"", jsonl=False):
-    return list(read_stories(inputs, io.BytesIO(stdin), jsonl=jsonl))
-
-
-def test_ids_are_given_or_say_the_place(tmp_path):
-    path = write_jsonl(tmp_path / "a.jsonl", [{"id": "x", "text": "a"}, "", {"text": "b"}])
-    assert [s.id for s in read(str(path))] == ["x", f"{path}:3"]
-    text = tmp_path / "s.txt"
-    text.write_text("One story.")
-    assert [s.id for s in read(str(text))] == [str(text)]
-
-
-@pytest.mark.parametrize(
-    ("stdin", "jsonl", "count"),
-    [
-        (b"A plain\nstory.", False, 1),
-        (b'{"text": "a"}\n{"title": "b"}\n', False, 2),
-        (b'{"text": "a"}\nnot a record\n', False, 1),
-        (b'{"headline": "a"}\n', False, 1),
-        (b'{"text": "a"}\nnot a record\n', True, 2),
-    ],
-)
-def test_standard_input_is_a_story_unless_every_line_is_a_record(stdin, jsonl, count):
-    assert len(read("-", stdin=stdin, jsonl=jsonl)) == count
-
-
 def test_bad_lines_are_named_and_good_ones_go_through(tmp_path, predictor):
     path = write_jsonl(tmp_path / "a.jsonl", [{"text": STORY}, "{", {"title": ""}, {"text": STORY}])
-    found = list(predict_stream(predictor, read(str(path), str(tmp_path / "none.txt"))))
+    found = list(
+        predict_stream(
+            predictor, Reader().read([str(path), str(tmp_path / "none.txt")], io.BytesIO())
+        )
+    )
     assert [isinstance(item, Fault) for item in found] == [False, True, True, False, True]
     assert str(found[1]).startswith(f"{path}:2: json:")
     assert "neither title nor text" in str(found[2])
-
-
-def test_broken_and_empty_text_files_are_refused(tmp_path):
-    (tmp_path / "a.txt").write_bytes(b"caf\xe9")
-    (tmp_path / "b.txt").write_text(" \n")
-    faults = read(str(tmp_path / "a.txt"), str(tmp_path / "b.txt"))
-    assert all(isinstance(item, Fault) for item in faults)
 
 
 def test_odd_characters_get_an_answer(predictor):

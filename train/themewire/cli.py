@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TextIO
@@ -25,9 +25,9 @@ from themewire.errors import (
     missing_extra,
 )
 from themewire.terminal import (
-    JsonlWriter,
     TableWriter,
     console_on,
+    draft_of,
     one_of,
     output_to,
     print_check,
@@ -38,13 +38,14 @@ from themewire.terminal import (
     print_suspects,
     print_themes,
     print_training,
+    printable,
     table_on,
 )
 
 INTERRUPTED = 130
 UNEXPECTED = 3
 DEFAULT_CONFIG = Path("configs/default.toml")
-FORMATS = ("table", "jsonl")
+FORMATS = ("table", "jsonl", "csv", "parquet")
 
 app = typer.Typer(
     name="themewire",
@@ -228,7 +229,8 @@ def predict(
         list[str] | None,
         typer.Argument(
             metavar="INPUT...",
-            help="Text files (a story each), .jsonl files (a record a line), or - for standard input.",
+            help="Stories as text, Markdown or HTML (one a file); .jsonl, .csv and .parquet tables; folders, "
+            "patterns, http(s) addresses; .gz, .bz2 and .xz of these; - for standard input.",
             show_default=False,
         ),
     ] = None,
@@ -236,37 +238,95 @@ def predict(
     output_format: Annotated[
         str | None,
         typer.Option(
-            "--format", metavar="table|jsonl", help="Default: table on a terminal, else jsonl."
+            "--format",
+            metavar="table|jsonl|csv|parquet",
+            help="Default: what --output's name says; else table on a terminal, jsonl elsewhere.",
         ),
     ] = None,
     output: OutputOption = None,
+    rejects: Annotated[
+        Path | None,
+        typer.Option(
+            "--rejects", metavar="FILE", help="Where refused input is listed; else standard error."
+        ),
+    ] = None,
     jsonl: Annotated[
         bool, typer.Option("--jsonl", help="Standard input holds a record a line.")
+    ] = False,
+    id_column: Annotated[str, typer.Option("--id", help="Column of the id.")] = "id",
+    title: Annotated[str, typer.Option(help="Column of the title.")] = "title",
+    text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="Fetch addresses in private networks too.")
     ] = False,
 ) -> None:
     """Tag stories, and show for each tag the sentence that earned it.
 
     Examples: themewire predict story.txt | cat wire.jsonl | themewire predict --format jsonl
+    themewire predict archive/ --output tags.parquet --rejects rejects.txt
     """
-    to_terminal = output is None and sys.stdout.isatty()
-    chosen = output_format or ("table" if to_terminal else "jsonl")
+    chosen = output_format or _format_of(output)
     one_of("--format", chosen, FORMATS)
-    from themewire.articles import Fault
-    from themewire.predict import load_predictor, predict_stream, read_stories
+    if chosen == "parquet" and output is None:
+        raise UsageError("--format parquet: name a file with --output")
+    from themewire.inputs import Reader
+    from themewire.predict import load_predictor, predict_stream
 
+    columns = {"id": id_column, "title": title, "text": text}
+    names = {key: name for key, name in columns.items() if key != name}
     predictor = load_predictor(model)
-    stories = read_stories(inputs or ["-"], sys.stdin.buffer, jsonl=jsonl)
-    refused = 0
-    with output_to(output) as stream:
-        writer = TableWriter(stream) if chosen == "table" else JsonlWriter(stream)
-        for item in predict_stream(predictor, stories):
-            if isinstance(item, Fault):
-                refused += 1
-                print_lines([str(item)])
-            else:
-                writer.write(item)
+    reader = Reader(jsonl=jsonl, allow_private=allow_private, names=names)
+    found = predict_stream(predictor, reader.read(inputs or ["-"], sys.stdin.buffer))
+    with _rejects_to(rejects) as reject:
+        if chosen == "parquet" and output is not None:
+            from themewire.outputs import ParquetWriter
+
+            with draft_of(output) as draft, ParquetWriter(draft, predictor.themes) as rows:
+                done, refused = _write_all(found, rows, reject)
+        else:
+            from themewire.outputs import CsvWriter, JsonlWriter
+
+            writers = {"table": TableWriter, "jsonl": JsonlWriter, "csv": CsvWriter}
+            with output_to(output) as stream:
+                done, refused = _write_all(found, writers[chosen](stream), reject)
+    if output is not None or rejects is not None:
+        print_lines([f"{done} stories tagged, {refused} refused"])
     if refused:
         raise typer.Exit(InputRefused.exit_code)
+
+
+def _format_of(output: Path | None) -> str:
+    if output is not None:
+        suffix = output.suffix.lower().removeprefix(".")
+        return suffix if suffix in FORMATS else "jsonl"
+    return "table" if sys.stdout.isatty() else "jsonl"
+
+
+@contextmanager
+def _rejects_to(path: Path | None) -> Iterator[Callable[[str], None]]:
+    if path is None:
+        yield lambda line: print_lines([line])
+        return
+    with output_to(path) as stream:
+        yield lambda line: print(printable(line), file=stream)
+
+
+def _write_all(found: Iterable[Any], writer: Any, reject: Callable[[str], None]) -> tuple[int, int]:
+    """Write results and list what was refused; how many of each."""
+    from themewire.articles import Fault
+
+    done = refused = 0
+    for item in found:
+        if isinstance(item, Fault):
+            refused += 1
+            reject(str(item))
+            continue
+        prediction, given = item
+        done += 1
+        writer.write(prediction, given)
+        if given.note:
+            print_lines([f"{given.article.id}: {given.note}"])
+    return done, refused
 
 
 @app.command("import")
@@ -360,11 +420,11 @@ def _labelled(files: list[str], taxonomy: Any) -> Any:
 def _unlabelled(inputs: list[str]) -> list[Any]:
     """Stories to be read whole; what cannot be used is told."""
     from themewire.articles import Fault
-    from themewire.predict import read_stories
+    from themewire.inputs import Reader
 
-    found = list(read_stories(inputs, sys.stdin.buffer))
+    found = list(Reader().read(inputs, sys.stdin.buffer))
     print_lines(str(item) for item in found if isinstance(item, Fault))
-    articles = [item for item in found if not isinstance(item, Fault)]
+    articles = [item.article for item in found if not isinstance(item, Fault)]
     if not articles:
         raise InputRefused(f"{', '.join(inputs)}: no stories that can be used")
     return articles

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
-from themewire.articles import (
-    Article,
-    BadLine,
-    Fault,
-    numbered,
-    parse_line,
-    read_lines,
-    story_record,
-)
+from themewire.articles import Article, BadLine, Fault, story_record
 from themewire.bundle import Bundle, load_bundle
 from themewire.errors import InputRefused, UsageError, missing_extra
+from themewire.inputs import Given
 from themewire.text import Story, is_english
 
 logger = logging.getLogger(__name__)
@@ -36,9 +26,6 @@ MODEL_VARIABLE = "THEMEWIRE_MODEL"
 DEFAULT_MODEL = "models/champion"
 LOCAL_STORE = "mlflow.db"
 REGISTRY_URI = re.compile(r"^(models|runs):/")
-STDIN = "-"
-SPOOL_LIMIT = 2**24
-"""Bytes of standard input kept in memory while its kind is found out; more goes to a temporary file."""
 
 
 @dataclass(frozen=True)
@@ -219,96 +206,13 @@ def _warn_if_apart(bundle: Bundle) -> None:
             )  # fmt: skip
 
 
-def _from_jsonl(lines: Iterable[tuple[int, bytes]], path: str) -> Iterator[Article | Fault]:
-    for number, raw in lines:
-        try:
-            article = story_record(parse_line(raw))
-        except BadLine as bad:
-            yield Fault(path, number, bad.field, bad.seen, bad.hint)
-        else:
-            yield article if article.id else article.model_copy(update={"id": f"{path}:{number}"})
-
-
-def _from_text(raw: bytes, path: str) -> Article | Fault:
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        seen = f"byte 0x{raw[error.start]:02x} at position {error.start + 1} is not UTF-8"
-        return Fault(path, 0, "encoding", seen, "save the file as UTF-8")
-    try:
-        return story_record({"id": path, "text": text})
-    except BadLine:
-        return Fault(path, 0, "text", "an empty story", "give a file with text in it")
-
-
-def _looks_like_records(spool: BinaryIO) -> bool:
-    """Whether every line that is not blank is a JSON object with `text` or `title`."""
-    found = False
-    for raw in spool:
-        bare = raw.strip()
-        if not bare:
-            continue
-        if not bare.startswith(b"{"):
-            return False
-        try:
-            record = json.loads(bare)
-        except (ValueError, RecursionError):
-            return False
-        if not ("text" in record or "title" in record):
-            return False
-        found = True
-    return found
-
-
-def _from_stdin(stdin: BinaryIO, jsonl: bool) -> Iterator[Article | Fault]:
-    if jsonl:
-        yield from _from_jsonl(numbered(stdin), STDIN)
-        return
-    with tempfile.SpooledTemporaryFile(SPOOL_LIMIT) as spool:
-        shutil.copyfileobj(stdin, spool)
-        spool.seek(0)
-        is_jsonl = _looks_like_records(spool)  # type: ignore[arg-type]
-        spool.seek(0)
-        if is_jsonl:
-            yield from _from_jsonl(numbered(spool), STDIN)
-        else:
-            yield _from_text(spool.read(), STDIN)
-
-
-def read_stories(
-    inputs: Sequence[str], stdin: BinaryIO, *, jsonl: bool = False
-) -> Iterator[Article | Fault]:
-    """Every story of the inputs, in order, each with its id; what cannot be used as a Fault.
-
-    Args:
-        inputs: files, or `-` for `stdin`. A `.jsonl` file holds a record a line, any other is one story.
-        stdin: read in whole unless `jsonl`, for only then can one tell records from a story.
-        jsonl: standard input holds a record a line.
-    """
-    for given in inputs:
-        if given == STDIN:
-            yield from _from_stdin(stdin, jsonl)
-            continue
-        path = Path(given)
-        try:
-            if path.suffix.lower() == ".jsonl":
-                yield from _from_jsonl(read_lines(path), given)
-            else:
-                yield _from_text(path.read_bytes(), given)
-        except InputRefused as error:
-            yield Fault(given, 0, "file", str(error.__cause__ or error), "give a readable file")
-        except OSError as error:
-            reason = error.strerror or str(error)
-            yield Fault(given, 0, "file", reason, "give a readable file")
-
-
 def predict_stream(
-    predictor: Predictor, stories: Iterable[Article | Fault]
-) -> Iterator[Prediction | Fault]:
+    predictor: Predictor, stories: Iterable[Given | Fault]
+) -> Iterator[tuple[Prediction, Given] | Fault]:
     """Tag stories batch by batch, in order; faults pass through in their place."""
     source = iter(stories)
     while window := list(islice(source, predictor.bundle.config.predict.batch)):
-        articles = [item for item in window if isinstance(item, Article)]
-        results = iter(predictor.predict_batch(articles))
+        sound = [item.article for item in window if isinstance(item, Given)]
+        results = iter(predictor.predict_batch(sound))
         for item in window:
-            yield next(results) if isinstance(item, Article) else item
+            yield (next(results), item) if isinstance(item, Given) else item

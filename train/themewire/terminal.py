@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from themewire.audit import Suspect
     from themewire.checks import CheckResult
     from themewire.curve import CurvePoint
+    from themewire.inputs import Given
     from themewire.lifecycle import Comparison
     from themewire.metrics import Figures
     from themewire.predict import Prediction
@@ -38,10 +38,17 @@ def output_to(path: Path | None) -> Iterator[TextIO]:
         yield sys.stdout
         sys.stdout.flush()
         return
+    with draft_of(path) as draft, draft.open("w", encoding="utf-8", errors="backslashreplace",
+                                             newline="") as stream:  # fmt: skip
+        yield stream
+
+
+@contextmanager
+def draft_of(path: Path) -> Iterator[Path]:
+    """A place beside `path` to write to, renamed to it once all went well."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with draft.open("w", encoding="utf-8", errors="backslashreplace") as stream:
-            yield stream
+        yield draft
         draft.replace(path)
     except OSError as error:
         # a place that cannot be written to is the user's to change, a full disk is not
@@ -56,14 +63,6 @@ def output_to(path: Path | None) -> Iterator[TextIO]:
             draft.unlink()
 
 
-class JsonlWriter:
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
-
-    def write(self, found: Prediction) -> None:
-        print(json.dumps(found.to_dict(), ensure_ascii=False), file=self.stream)
-
-
 class TableWriter:
     """A few lines a story: its id, each tag with its probability, and the best sentence under it."""
 
@@ -73,7 +72,8 @@ class TableWriter:
         self.console = console_on(stream)
         self.text = Text
 
-    def write(self, found: Prediction) -> None:
+    def write(self, found: Prediction, given: Given) -> None:
+        """Write one result."""
         head = self.text(printable(found.id), style="bold")
         if found.review:
             head.append("  review: " + ", ".join(found.review_reasons), style="yellow")
