@@ -11,7 +11,7 @@ STORE   := $(or $(MLFLOW_TRACKING_URI),sqlite:///mlflow.db)
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep benchmark predict ui gc check test lint clean
+.PHONY: help setup train sweep benchmark predict ui bundle gc check test lint clean
 
 help:  ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ predict: $(VENV)/.ok  ## Tag a story: make predict STORY=story.txt
 
 ui: $(VENV)/.ok  ## Open the experiments at http://127.0.0.1:5000 (PORT=…)
 	$(BIN)/mlflow ui --backend-store-uri $(STORE) --port $(PORT)
+
+bundle: $(VENV)/.ok  ## Write the champion as one file, champion.zip, that --model takes anywhere
+	$(BIN)/themewire pack --output champion.zip
 
 gc: $(VENV)/.ok  ## Delete failed, killed and deleted runs from MLflow; registered versions stay
 	$(BIN)/themewire gc

@@ -1,9 +1,18 @@
 import json
 import shutil
+import zipfile
 
 import pytest
 
-from themewire.bundle import MANIFEST, install_bundle, load_bundle, read_manifest
+from tests.conftest import run
+from themewire.bundle import (
+    MANIFEST,
+    install_bundle,
+    load_bundle,
+    pack_bundle,
+    read_manifest,
+    unpack_bundle,
+)
 from themewire.errors import UsageError
 
 
@@ -91,3 +100,48 @@ def test_installing_replaces_whole(tiny_bundle, tmp_path):
     install_bundle(tiny_bundle, target)
     assert load_bundle(target).digest == load_bundle(tiny_bundle).digest
     assert [path.name for path in target.parent.iterdir()] == ["champion"]
+
+
+def test_one_file_that_predicts_and_is_verified(tmp_path, tiny_bundle):
+    done = run("pack", "--model", str(tiny_bundle), "--output", "b.zip", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    digest = load_bundle(tiny_bundle).digest
+    assert digest in done.stdout
+    again = pack_bundle(tiny_bundle, tmp_path / "again.zip")
+    assert again == digest
+    assert (tmp_path / "b.zip").read_bytes() == (tmp_path / "again.zip").read_bytes()
+    found = run(
+        "predict", "-", "--model", "b.zip", cwd=tmp_path, stdin="The rifles were sold abroad."
+    )
+    assert json.loads(found.stdout)["themes"] == ["sale"]
+    assert json.loads(found.stdout)["model"] == f"b.zip@sha256:{digest}"
+    assert "sound; linear" in run("verify", "b.zip", "--digest", digest[:12], cwd=tmp_path).stdout
+    assert "sound; linear" in run("verify", str(tiny_bundle), cwd=tmp_path).stdout
+    for wrong in (["b.zip", "--digest", "0" * 64], ["b.zip", "--digest", "6"], ["none"], ["again"]):
+        refused = run("verify", *wrong, cwd=tmp_path)
+        assert refused.returncode == 2
+        assert len(refused.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["../out.json", "/out.json", "a/../../out.json", "model.pkl", "x\\y.json"]
+)
+def test_an_archive_with_what_no_bundle_holds_is_refused(tmp_path, tiny_bundle, name):
+    pack_bundle(tiny_bundle, tmp_path / "b.zip")
+    with zipfile.ZipFile(tmp_path / "b.zip", "a") as archive:
+        archive.writestr(name, b"cos\nsystem\n(S'touch owned'\ntR.")
+    (tmp_path / "in").mkdir()
+    with pytest.raises(UsageError, match="refused: holds"):
+        unpack_bundle(tmp_path / "b.zip", tmp_path / "in")
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_a_broken_archive_is_refused(tmp_path, tiny_bundle):
+    pack_bundle(tiny_bundle, tmp_path / "b.zip")
+    raw = (tmp_path / "b.zip").read_bytes()
+    for position, cut in enumerate((raw[: len(raw) // 2], raw[:500] + b"xxxx" + raw[504:], b"PK")):
+        (tmp_path / "cut.zip").write_bytes(cut)
+        folder = tmp_path / f"in{position}"
+        folder.mkdir()
+        with pytest.raises(UsageError, match="refused"):
+            unpack_bundle(tmp_path / "cut.zip", folder)

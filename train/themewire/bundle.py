@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -280,6 +282,49 @@ def install_bundle(source: Path, target: Path) -> None:
         (draft / "new").rename(target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def pack_bundle(folder: Path, target: Path) -> str:
+    """Write a bundle as one archive file; returns its manifest's digest.
+
+    The same bundle makes the same archive, to the byte.
+    """
+    manifest, digest = verify(folder)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in (MANIFEST, *(entry.path for entry in manifest.files)):
+            info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            info.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(info, "w") as out, (folder / name).open("rb") as file:
+                shutil.copyfileobj(file, out)
+    return digest
+
+
+def unpack_bundle(archive: Path, folder: Path) -> None:
+    """Put the files of an archive into an existing folder; they are not trusted, `verify` looks at them.
+
+    Raises:
+        UsageError: no such archive, or one that holds what no bundle does.
+    """
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            entries = [entry for entry in packed.infolist() if not entry.is_dir()]
+            if sum(entry.file_size for entry in entries) > SIZE_LIMIT:
+                raise UsageError(f"{archive}: refused: unpacks to more than {SIZE_LIMIT >> 30} GiB")
+            for entry in entries:
+                name = entry.filename
+                outside = _unsafe(name) and name != MANIFEST
+                if outside or PurePosixPath(name).suffix not in SUFFIXES:
+                    raise UsageError(f"{archive}: refused: holds {name!r}, which no bundle does")
+                target = folder / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                # zipfile reads no more than the size it claims
+                with packed.open(entry) as file, target.open("xb") as out:
+                    shutil.copyfileobj(file, out)
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+        raise UsageError(f"{archive}: refused: {error}") from error
+    except OSError as error:
+        raise UsageError(f"{archive}: cannot be unpacked: {error}") from error
 
 
 def load_bundle(folder: Path | str) -> Bundle:

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,7 +82,7 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         metavar="M",
-        help="A bundle's folder, models:/NAME@ALIAS, models:/NAME/VERSION or runs:/ID/model. "
+        help="A bundle's folder or archive, models:/NAME@ALIAS, models:/NAME/VERSION or runs:/ID/model. "
         "Default: $THEMEWIRE_MODEL, else models/champion.",
     ),
 ]
@@ -329,6 +330,52 @@ def _write_all(found: Iterable[Any], writer: Any, reject: Callable[[str], None])
     return done, refused
 
 
+@app.command()
+def archive(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT...", help="Files, folders or patterns: each file a shard."),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", metavar="FOLDER", help="Where shards of tags go.")
+    ],
+    model: ModelOption = None,
+    engine: Annotated[str, typer.Option(metavar="local|ray", help="ray: on a cluster.")] = "local",
+    workers: Annotated[
+        int, typer.Option(min=1, help="Models at work at once, with --engine ray.")
+    ] = os.cpu_count() or 1,
+    id_column: Annotated[str, typer.Option("--id", help="Column of the id.")] = "id",
+    title: Annotated[str, typer.Option(help="Column of the title.")] = "title",
+    text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
+) -> None:
+    """Tag a whole archive, shard by shard; stopped and started again, it goes on where it was.
+
+    Example: themewire archive stories/ --output tags/ --engine ray
+    """
+    one_of("--engine", engine, ("local", "ray"))
+    from themewire.archive import shards_of, tag_archive
+    from themewire.inputs import Reader
+    from themewire.predict import default_model
+
+    columns = {"id": id_column, "title": title, "text": text}
+    reader = Reader(names={key: name for key, name in columns.items() if key != name})
+    total = len(shards_of(inputs, output))
+    start, stories, refused, failed, number = time.monotonic(), 0, 0, 0, 0
+    for number, done in enumerate(
+        tag_archive(inputs, output, model or default_model(), reader, engine, workers), 1
+    ):
+        stories, refused = stories + done.stories, refused + done.refused
+        failed += bool(done.failed)
+        seconds = time.monotonic() - start
+        print_lines(
+            [(f"{number} of {total}: {done.source}: {done.failed or f'{done.stories} stories'}; "
+             f"{stories / seconds:.0f} a second, {seconds / number * (total - number):.0f} s left")]
+        )  # fmt: skip
+    print_lines([f"{stories} stories tagged, {refused} refused, {failed} of {total} shards failed"])
+    if refused or failed:
+        raise typer.Exit(InputRefused.exit_code)
+
+
 @app.command("import")
 def import_articles(
     source: Annotated[
@@ -434,6 +481,55 @@ StoriesArgument = Annotated[
     list[str],
     typer.Argument(metavar="STORIES...", help="Stories without labels, as `predict` takes them."),
 ]
+
+
+@app.command()
+def verify(
+    given: Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle's folder or archive.")],
+    digest: Annotated[
+        str | None,
+        typer.Option("--digest", help="The sha256 it should have, or its first 12 digits."),
+    ] = None,
+) -> None:
+    """Check a bundle against its manifest, and say what is inside; nothing in it is run.
+
+    Example: themewire verify champion.zip --digest 6623a41d857c
+    """
+    import tempfile
+
+    from themewire.bundle import unpack_bundle
+    from themewire.bundle import verify as run_check
+
+    with tempfile.TemporaryDirectory(prefix="themewire-") as scratch:
+        folder = Path(given)
+        if folder.is_file():
+            unpack_bundle(folder, Path(scratch))
+            folder = Path(scratch)
+        manifest, found = run_check(folder)
+    if digest is not None and not (len(digest) >= 12 and found.startswith(digest.lower())):
+        raise UsageError(f"{given}: its digest is {found}, not {digest}")
+    print(f"{given}: sound; {manifest.tagger}, made by {manifest.created_by}, sha256 {found}")
+    for entry in manifest.files:
+        print(f"  {entry.path}  {entry.size:,} bytes  sha256 {entry.sha256[:12]}…")
+
+
+@app.command()
+def pack(
+    output: Annotated[Path, typer.Option("--output", metavar="FILE", help="The archive, a .zip.")],
+    model: ModelOption = None,
+) -> None:
+    """Write a model as one archive file, which --model takes on any machine.
+
+    Example: themewire pack --output champion.zip
+    """
+    from themewire.bundle import pack_bundle
+    from themewire.predict import load_predictor
+
+    predictor = load_predictor(model)
+    with draft_of(output) as draft:
+        digest = pack_bundle(predictor.bundle.folder, draft)
+    size = output.stat().st_size / 1e6
+    print(f"{output}: {predictor.name}, {size:.1f} MB, sha256 of its manifest {digest}")
 
 
 @app.command()

@@ -74,7 +74,7 @@ class Reader:
             elif is_address(given):
                 yield self._address(given)
             else:
-                for name in _files(given):
+                for name in input_files(given):
                     yield from self._file(name)
 
     def _file(self, name: str) -> Iterator[Given | Fault]:
@@ -222,7 +222,7 @@ class _TooLarge(Exception):
     pass
 
 
-def _files(given: str) -> list[str]:
+def input_files(given: str) -> list[str]:
     """The files that a file, folder or glob pattern stands for, in sorted order."""
     path = Path(given)
     if path.is_dir():

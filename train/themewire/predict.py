@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
@@ -15,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from themewire.articles import Article, BadLine, Fault, story_record
-from themewire.bundle import Bundle, load_bundle
+from themewire.bundle import Bundle, load_bundle, unpack_bundle
 from themewire.errors import InputRefused, UsageError, missing_extra
 from themewire.inputs import Given
 from themewire.text import Story, is_english
@@ -155,7 +158,7 @@ def default_model() -> str:
 
 
 def load_predictor(model: str | None = None) -> Predictor:
-    """Load a model by folder or registry address.
+    """Load a model by folder, archive or registry address.
 
     Raises:
         UsageError: no model there, a refused bundle, or a registry address without the train extra.
@@ -168,9 +171,17 @@ def load_predictor(model: str | None = None) -> Predictor:
             raise missing_extra("train", error) from error
         folder, name = fetch_bundle(given)
         return Predictor(load_bundle(folder), name)
+    if Path(given).is_file():
+        folder = Path(tempfile.mkdtemp(prefix="themewire-"))
+        # the encoder is opened when it is first needed, so the files stay until the end
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        unpack_bundle(Path(given), folder)
+        bundle = load_bundle(folder)
+        return Predictor(bundle, f"{given}@sha256:{bundle.digest}")
     if not Path(given).is_dir():
         raise UsageError(
-            f"{given}: no model there; run `make train` to make one, or name one with --model"
+            f"{given}: no model there; run `make train` in a clone to make one, or name one with --model: "
+            "a bundle's folder, or the archive that `make bundle` writes"
         )
     bundle = load_bundle(given)
     if given == DEFAULT_MODEL:

@@ -1,0 +1,95 @@
+"""Archives: every story exactly once, whatever breaks in between."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.conftest import run, tiny_records, write_jsonl
+
+with_ray = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="the extra `ray` is not installed"
+)
+
+
+@pytest.fixture
+def shards(tmp_path):
+    for number in range(6):
+        records = [
+            {"id": r["id"], "text": r["text"]} for r in tiny_records(40, number, f"n{number}-")
+        ]
+        write_jsonl(tmp_path / "in" / f"part{number}.jsonl", records)
+    with (tmp_path / "in" / "part2.jsonl").open("a") as file:
+        file.write("not a record\n")
+    (tmp_path / "in" / "part6.parquet").write_bytes(b"no table")
+    return tmp_path
+
+
+def tagged(folder):
+    import pandas as pd
+
+    return pd.concat([pd.read_parquet(path) for path in sorted(folder.glob("*.parquet"))])
+
+
+def test_every_story_once_bad_records_apart_and_bad_shards_named(shards, tiny_bundle):
+    command = ("archive", "in", "--output", "out", "--model", str(tiny_bundle))
+    done = run(*command, cwd=shards)
+    assert done.returncode == 1
+    assert "240 stories tagged, 1 refused, 1 of 7 shards failed" in done.stderr
+    frame = tagged(shards / "out")
+    assert frame["id"].nunique() == len(frame) == 240
+    (rejects,) = (shards / "out/rejects").iterdir()
+    assert json.loads(rejects.read_text())["line"] == 41
+    manifest = json.loads((shards / "out/manifest.json").read_text())
+    assert (manifest["stories"], manifest["refused"], manifest["failed"]) == (240, 1, 1)
+    before = {path: path.stat().st_mtime_ns for path in (shards / "out").glob("*.parquet")}
+    again = run(*command, cwd=shards)
+    assert "240 stories tagged, 1 refused" in again.stderr
+    assert {path: path.stat().st_mtime_ns for path in (shards / "out").glob("*.parquet")} == before
+
+
+def test_a_killed_job_goes_on_where_it_was(shards, tiny_bundle):
+    command = ["archive", "in", "--output", "out", "--model", str(tiny_bundle)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "themewire", *command], cwd=shards, stderr=subprocess.DEVNULL
+    )
+    end = time.monotonic() + 60
+    while time.monotonic() < end and not list((shards / "out").glob("*.parquet")):
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    run(*command, cwd=shards)
+    frame = tagged(shards / "out")
+    assert frame["id"].nunique() == len(frame) == 240
+
+
+@with_ray
+@pytest.mark.slow
+def test_ray_gives_the_same(shards, tiny_bundle):
+    for engine in ("local", "ray"):
+        run(
+            "archive",
+            "in",
+            "--output",
+            engine,
+            "--engine",
+            engine,
+            "--workers",
+            "2",
+            "--model",
+            str(tiny_bundle),
+            cwd=shards,
+        )
+    one, other = (
+        tagged(shards / engine).set_index("id").sort_index() for engine in ("local", "ray")
+    )
+    assert len(one) == len(other) == 240
+    assert one["p_sale"].tolist() == other["p_sale"].tolist()
+    assert [list(t) for t in one["themes"]] == [list(t) for t in other["themes"]]
+    manifest = json.loads((shards / "ray/manifest.json").read_text())
+    assert (manifest["stories"], manifest["refused"], manifest["failed"]) == (240, 1, 1)

@@ -1,0 +1,210 @@
+"""A whole archive, shard by shard: restartable, in bounded memory, on one machine or on a Ray cluster.
+
+A shard is one input file; it is done when its output has its name. Nothing else is remembered, so a job
+that was killed goes on where it was, and two jobs on the same folder at worst do a shard twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from themewire.articles import Fault
+from themewire.bundle import file_digest
+from themewire.errors import InputRefused, UsageError, missing_extra
+from themewire.inputs import Reader, input_files
+from themewire.outputs import ParquetWriter
+from themewire.predict import Predictor, load_predictor, predict_stream
+from themewire.terminal import draft_of
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+REJECTS = "rejects"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One input file, and where its results go."""
+
+    source: str
+    target: str
+    rejects: str
+
+
+@dataclass(frozen=True)
+class ShardDone:
+    """What became of a shard."""
+
+    source: str
+    target: str
+    stories: int
+    refused: int
+    sha256: str
+    """Of the results; empty where the shard failed."""
+    model: str
+    failed: str = ""
+    """Why it could not be done at all."""
+
+
+def shards_of(inputs: Sequence[str], output: Path) -> list[Shard]:
+    """The shards of files, folders and patterns; a name stays the same from run to run."""
+    sources = [name for given in inputs for name in input_files(given)]
+    shards = []
+    for source in sources:
+        # two folders may hold files of the same name
+        where = hashlib.sha256(str(Path(source).resolve()).encode()).hexdigest()[:8]
+        name = f"{Path(source).name.split('.')[0]}-{where}"
+        shards.append(
+            Shard(source, str(output / f"{name}.parquet"), str(output / REJECTS / f"{name}.jsonl"))
+        )
+    return shards
+
+
+def tag_shard(predictor: Predictor, shard: Shard, reader: Reader) -> ShardDone:
+    """Tag one shard, through the same code as `predict`; its files appear whole or not at all."""
+    stories = 0
+    rejected: list[Fault] = []
+    try:
+        with draft_of(Path(shard.target)) as draft:
+            with ParquetWriter(draft, predictor.themes) as rows:
+                found = predict_stream(predictor, reader.read([shard.source], io.BytesIO()))
+                for item in found:
+                    if isinstance(item, Fault):
+                        rejected.append(item)
+                        continue
+                    rows.write(*item)
+                    stories += 1
+            if rejected and not stories and not rejected[0].line:
+                raise InputRefused(str(rejected[0]))
+            if rejected:
+                _write_rejects(Path(shard.rejects), rejected)
+    except InputRefused as error:
+        logger.warning("%s", error)
+        return ShardDone(shard.source, shard.target, 0, 0, "", predictor.name, str(error))
+    digest = file_digest(Path(shard.target))
+    return ShardDone(shard.source, shard.target, stories, len(rejected), digest, predictor.name)
+
+
+def _write_rejects(path: Path, faults: Sequence[Fault]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with draft_of(path) as draft:
+        lines = [json.dumps(fault._asdict(), ensure_ascii=True) for fault in faults]
+        draft.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def earlier(shard: Shard) -> ShardDone:
+    """What an earlier run left of a shard that is done."""
+    from pyarrow import parquet
+
+    table = parquet.ParquetFile(shard.target)
+    stories = table.metadata.num_rows
+    model = ""
+    if stories:
+        model = next(table.iter_batches(1, columns=["model"])).to_pylist()[0]["model"]
+    rejects = Path(shard.rejects)
+    refused = len(rejects.read_bytes().splitlines()) if rejects.exists() else 0
+    digest = file_digest(Path(shard.target))
+    return ShardDone(shard.source, shard.target, stories, refused, digest, model)
+
+
+class ShardTagger:
+    """A model on a machine of its own: loaded once, then a shard at a time."""
+
+    def __init__(self, model: str, reader: Reader) -> None:
+        self.predictor = load_predictor(model)
+        self.reader = reader
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A shard as a row, what became of it as a row."""
+        return asdict(tag_shard(self.predictor, Shard(**row), self.reader))
+
+
+def _local(
+    model: str, shards: Sequence[Shard], reader: Reader, workers: int
+) -> Iterator[ShardDone]:
+    predictor = load_predictor(model)
+    for shard in shards:
+        yield tag_shard(predictor, shard, reader)
+
+
+def _on_ray(
+    model: str, shards: Sequence[Shard], reader: Reader, workers: int
+) -> Iterator[ShardDone]:
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise missing_extra("ray", error) from error
+    if not ray.is_initialized():
+        # RAY_ADDRESS, also ray://…, leads to a cluster; without it one is started on this machine
+        ray.init(logging_level=logging.WARNING, log_to_driver=False)
+    rows = ray.data.from_items([asdict(shard) for shard in shards])
+    done = rows.repartition(len(shards)).map(
+        ShardTagger,
+        fn_constructor_args=(model, reader),
+        compute=ray.data.ActorPoolStrategy(size=min(workers, len(shards))),
+    )
+    for row in done.iter_rows():
+        yield ShardDone(**row)
+
+
+ENGINES: dict[str, Callable[[str, Sequence[Shard], Reader, int], Iterator[ShardDone]]] = {
+    "local": _local,
+    "ray": _on_ray,
+}
+
+
+def tag_archive(
+    inputs: Sequence[str],
+    output: Path,
+    model: str,
+    reader: Reader,
+    engine: str = "local",
+    workers: int = 1,
+) -> Iterator[ShardDone]:
+    """Tag every shard that is not done yet; yields what became of each, then writes the manifest.
+
+    Args:
+        inputs: files, folders or patterns; each file is a shard.
+        output: a folder for the results, their rejects and `manifest.json`.
+        model: as `--model` takes it; with Ray, it must be reachable from every machine.
+        reader: how the inputs are read.
+        engine: "local" or "ray".
+        workers: models loaded at once, with Ray.
+
+    Raises:
+        UsageError: no model, or two shards with one name.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    shards = shards_of(inputs, output)
+    if len({shard.target for shard in shards}) < len(shards):
+        raise UsageError("two inputs are the same file; name each once")
+    done: dict[str, ShardDone] = {}
+    left = []
+    for shard in shards:
+        if Path(shard.target).exists():
+            done[shard.source] = earlier(shard)
+            yield done[shard.source]
+        else:
+            left.append(shard)
+    if left:
+        for found in ENGINES[engine](model, left, reader, workers):
+            done[found.source] = found
+            yield found
+    parts = [asdict(done[shard.source]) for shard in shards]
+    manifest = {
+        "shards": parts,
+        "stories": sum(part["stories"] for part in parts),
+        "refused": sum(part["refused"] for part in parts),
+        "failed": sum(bool(part["failed"]) for part in parts),
+        "models": sorted({part["model"] for part in parts if part["model"]}),
+    }
+    with draft_of(output / MANIFEST) as draft:
+        draft.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
