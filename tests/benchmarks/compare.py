@@ -23,10 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.metrics import f1_score
+
+from themewire.metrics import interval, resampled_f1
 
 PEERS_FOLDER = Path(__file__).parent / "peers"
 HOME = Path(".themewire")
+SEED = 20
 
 
 @dataclass(frozen=True)
@@ -118,13 +122,18 @@ def run_family(base: Path, data: Path, scratch: Path) -> dict[str, Any]:
     }
 
 
+def tag_array(tags: list[list[str]], names: list[str]) -> npt.NDArray[np.int8]:
+    """Lists of names as ones in a table of shape (n_stories, n_themes)."""
+    place = {name: column for column, name in enumerate(names)}
+    table = np.zeros((len(tags), len(names)), dtype=np.int8)
+    for row, themes in enumerate(tags):
+        table[row, [place[name] for name in themes]] = 1
+    return table
+
+
 def score(found: dict[str, Any], truth: list[list[str]], names: list[str]) -> dict[str, Any]:
     """Micro and macro F1 of tags, beside what was measured of the run."""
-    place = {name: column for column, name in enumerate(names)}
-    arrays = np.zeros((2, len(truth), len(names)), dtype=np.int8)
-    for side, rows in enumerate((truth, found["tags"])):
-        for row, themes in enumerate(rows):
-            arrays[side, row, [place[name] for name in themes]] = 1
+    arrays = [tag_array(side, names) for side in (truth, found["tags"])]
     kept = {key: value for key, value in found.items() if key != "tags"}
     return kept | {
         kind: float(f1_score(arrays[0], arrays[1], average=kind, zero_division=0))
@@ -144,10 +153,12 @@ def main() -> None:
     lines = (data / "test.jsonl").read_text(encoding="utf-8").splitlines()
     truth = [list(json.loads(line).get("themes") or ()) for line in lines if line.strip()]
     results: dict[str, dict[str, Any]] = {}
+    tags: dict[str, npt.NDArray[np.int8]] = {}
     with tempfile.TemporaryDirectory(prefix="themewire-benchmark-") as scratch:
         for base in map(Path, filter(None, given.configs.split(","))):
             found = run_family(base, data, Path(scratch))
             results[f"themewire {base.stem}"] = score(found, truth, names)
+            tags[base.stem] = tag_array(found["tags"], names)
         for name in filter(None, given.peers.split(",")):
             found = run_peer(PEERS[name], data, Path(scratch))
             results[name] = score(found, truth, names)
@@ -161,6 +172,15 @@ def main() -> None:
         print(
             f"| {name} | {row['micro']:.3f} | {row['macro']:.3f} | {row['train_cpu_seconds']:.0f} "
             f"| {row['articles_a_second']:.0f} | {size:.0f} |"
+        )
+    first, *others = tags or [""]
+    labels = tag_array(truth, names)
+    for other in others:
+        draws = [resampled_f1(labels, tags[name].astype(bool), SEED) for name in (other, first)]
+        micro, macro = (interval(np.subtract(draws[0][kind], draws[1][kind])) for kind in (0, 1))
+        print(
+            f"{other} minus {first}, paired 95 %: micro-F1 {micro[0]:+.4f} to {micro[1]:+.4f}, "
+            f"macro-F1 {macro[0]:+.4f} to {macro[1]:+.4f}"
         )
 
 

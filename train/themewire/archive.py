@@ -145,8 +145,9 @@ def _on_ray(
     if not ray.is_initialized():
         # RAY_ADDRESS, also ray://…, leads to a cluster; without it one is started on this machine
         ray.init(logging_level=logging.WARNING, log_to_driver=False)
-    rows = ray.data.from_items([asdict(shard) for shard in shards])
-    done = rows.repartition(len(shards)).map(
+    # a block a shard: a block is what an actor takes at a time
+    rows = ray.data.from_items([asdict(s) for s in shards], override_num_blocks=len(shards))
+    done = rows.map(
         ShardTagger,
         fn_constructor_args=(model, reader),
         compute=ray.data.ActorPoolStrategy(size=min(workers, len(shards))),

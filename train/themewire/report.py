@@ -178,7 +178,9 @@ def error_rows(
     )
 
 
-def model_card(config: Config, checked: CheckResult, cv: Figures, test: Figures | None) -> str:
+def model_card(
+    config: Config, checked: CheckResult, cv: Figures, test: Figures | None, decision: Decision
+) -> str:
     """The card that travels with the bundle, written from the run's own facts."""
     corpus = checked.corpus
     articles, held = corpus.articles.articles, corpus.test.articles
@@ -211,15 +213,38 @@ def model_card(config: Config, checked: CheckResult, cv: Figures, test: Figures 
             for t in (test or cv).themes
         ),
         "",
+        "## Probabilities and review",
+        "| | calibration error | were it perfect | at most (95 %) | Brier score |",
+        "| --- | --- | --- | --- | --- |",
+        *(
+            f"| {what} | {c.ece:.3f} | {c.perfect:.3f} | {c.perfect_high:.3f} | {c.brier:.3f} |"
+            for what, c in [
+                ("cross-validation", cv.calibration),
+                *([("test", test.calibration)] if test else []),
+            ]
+        ),
+        "",
+        _promise(decision),
+        "",
         "## Intended use and limits",
         "- For sorting news for people who read it; not for decisions about persons.",
         "- Learned from English copy; other languages are outside what was measured.",
         "- A probability says how often such a score was right on the articles it learned from; "
-        + "where themes are rarer, it promises too much.",
-        "- Stories marked for review are those near a threshold; a person should read them.",
+        + "where themes are rarer, it promises too much: `themewire decide --adapt` sets that right.",
+        "- Stories marked for review should be read by a person.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _promise(decision: Decision) -> str:
+    promise = decision.guarantee
+    if promise is None:
+        return "No recall is promised for tags and review together."
+    return (
+        f"Of a story's themes, tags and review together find at least {promise.recall:.0%} on average, with a "
+        f"confidence of {promise.confidence:.0%}, for stories like the labelled ones."
+    )
 
 
 def _card_row(what: str, figures: Figures) -> str:

@@ -23,7 +23,7 @@ from themewire.crossfit import FoldDone, cross_validate, is_held_out
 from themewire.decisions import Decision, cross_fitted, learn_decision
 from themewire.errors import OutsideError, UsageError
 from themewire.evaluation import Measured, measure_bundle
-from themewire.metrics import measure
+from themewire.metrics import Figures, measure
 from themewire.page import report_page
 from themewire.promotion import Verdict, judge
 from themewire.report import (
@@ -94,7 +94,8 @@ def train(config: Config, checked: CheckResult | None = None) -> TrainResult:
             folder = Path(scratch) / "bundle"
             draft = Bundle(tagger, decision, checked.corpus.taxonomy, config, folder, "")
             test = _measure_test(draft, checked, config)
-            card = model_card(config, checked, cv.figures, test.figures if test else None)
+            tested = test.figures if test else None
+            card = model_card(config, checked, cv.figures, tested, decision)
             digest = save_bundle(folder, tagger=tagger, decision=decision,
                                  taxonomy=checked.corpus.taxonomy, config=config, card=card,
                                  held_out=held_out)  # fmt: skip
@@ -104,10 +105,25 @@ def train(config: Config, checked: CheckResult | None = None) -> TrainResult:
             if test is not None:
                 _log_measured(run, test, "test", "test", decision)
             run.log_text(card, "card.md")
+            run.set_tags({"mlflow.note.content": _summary(cv.figures, tested)})
             kept = _keep(config, checked.corpus.test.articles, run, folder, digest, model_uri)
         seconds = time.perf_counter() - start
         run.log_metrics({"seconds": seconds}, "articles")
     return TrainResult(run.id, run.name, run.experiment_id, cv, test, *kept, seconds)
+
+
+def _summary(cv: Figures, test: Figures | None) -> str:
+    """What the run's page in MLflow opens with."""
+    parts = [
+        f"{what}: macro-F1 {figures.macro_f1:.3f} "
+        f"({figures.macro_interval[0]:.3f} to {figures.macro_interval[1]:.3f})"
+        for what, figures in (("cross-validation", cv), ("test", test))
+        if figures is not None
+    ]
+    return (
+        "; ".join(parts)
+        + ". `cv_report.html` and `test_report.html` among the artifacts show every error."
+    )
 
 
 def run_name(config: Config) -> str:
