@@ -19,8 +19,8 @@ from themewire.pretrained import find_source, load_pretrained, stored_encoder
 from themewire.taggers import fit_member
 from themewire.taggers.encoder import Head, Lesson, smooth_maximum
 from themewire.taggers.finetune import MARK, complete_checkpoint, hardest
-from themewire.taggers.stack import StackTagger, learn_combiner
-from themewire.text import stories
+from themewire.taggers.stack import Combiner, Gate, StackTagger, learn_combiner, learn_gate
+from themewire.text import Story, stories
 from themewire.themes import plain_taxonomy
 from themewire.vectors import StoredEncoder, VectorStore, sentence_key
 
@@ -318,3 +318,55 @@ def test_a_killed_finetune_goes_on_where_it_was(tiny_encoder, workplace, monkeyp
     resumed = fit_member(config, batch, labels, NAMES, 3, lambda figures, step: steps.append(step))
     assert min(steps) > 3, "it began anew"
     assert np.allclose(resumed.scan(batch).scores, whole, atol=1e-4)
+
+
+def test_the_gate_keeps_what_it_promises():
+    rng = np.random.default_rng(3)
+    kept = []
+    for _ in range(40):
+        tags = rng.random((3000, 2)) < 0.2
+        linear = (rng.normal(size=tags.shape) + 3 * tags).astype(np.float32)
+        gate = learn_gate(linear[:1500], linear[:1500], tags[:1500], 0.98, 0.9)
+        assert gate is not None
+        read = gate.lets_through(linear[1500:])
+        assert read.mean() < 0.9
+        kept.append((tags[1500:] & read[:, None]).sum() / tags[1500:].sum())
+    assert np.mean(np.array(kept) >= 0.98) >= 0.85
+    assert learn_gate(linear[:50], linear[:50], tags[:50], 0.99, 0.9) is None, "too few to say"
+
+
+class Fixed:
+    """A member with given scores, that remembers what it read."""
+
+    def __init__(self, table):
+        self.table, self.seen = table, []
+
+    def scan(self, batch):
+        self.seen = [story.article.id for story in batch]
+        return FixedScan(np.array([self.table[name] for name in self.seen], dtype=np.float32))
+
+
+class FixedScan:
+    def __init__(self, scores):
+        self.scores = scores
+
+    def sentence_scores(self, row):
+        return self.scores[[row]]
+
+
+def test_a_cascade_reads_only_what_it_must():
+    batch = [Story(Article(id=name, text="A line.")) for name in "abcd"]
+    linear = Fixed({"a": [2, -9], "b": [-9, -9], "c": [-9, 1], "d": [-9, -9]})
+    sentences = Fixed({name: [5, 7] for name in "abcd"})
+    combiner = Combiner(np.ones((2, 2), np.float32), np.zeros(2, np.float32))
+    gate = Gate(np.array([0, 0], np.float32), np.array([-4, -6], np.float32))
+    whole = StackTagger([linear, sentences], combiner, gate).scan(batch)
+    assert sentences.seen == list("abcd")
+    found = StackTagger([linear, sentences], combiner, gate, cascade=True).scan(batch)
+    assert sentences.seen == ["a", "c"]
+    assert np.array_equal(found.scores[[0, 2]], whole.scores[[0, 2]])
+    assert found.scores[1].tolist() == [-13, -15]
+    assert found.sentence_scores(2).tolist() == [[-4, 8]]
+    assert found.sentence_scores(3).tolist() == [[-13, -15]]
+    nothing = StackTagger([linear, sentences], combiner, gate, cascade=True).scan([batch[1]])
+    assert nothing.scores.tolist() == [[-13, -15]]

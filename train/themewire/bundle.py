@@ -260,12 +260,18 @@ def _seal(draft: Path, kind: str) -> str:
     return hashlib.sha256(raw).hexdigest()
 
 
-def write_decision(bundle: Bundle, decision: Decision, target: Path) -> str:
-    """Put a copy of the bundle with another decision at `target`; returns its manifest's digest."""
+def write_decision(
+    bundle: Bundle, decision: Decision, target: Path, config: Config | None = None
+) -> str:
+    """Put a copy of the bundle with another decision at `target`, and another configuration where given.
+
+    Returns its manifest's digest.
+    """
     with tempfile.TemporaryDirectory(prefix="themewire-") as scratch:
         copy = Path(scratch) / "bundle"
         shutil.copytree(bundle.folder, copy)
         (copy / DECISION).write_text(decision.model_dump_json(indent=1), encoding="utf-8")
+        (copy / "config.json").write_text((config or bundle.config).to_json(), encoding="utf-8")
         digest = _seal(copy, bundle.tagger.kind)
         install_bundle(copy, target)
     return digest
@@ -339,7 +345,7 @@ def load_bundle(folder: Path | str) -> Bundle:
         taxonomy = Taxonomy.from_json((folder / "taxonomy.json").read_text(encoding="utf-8"))
         decision = Decision.model_validate_json((folder / DECISION).read_bytes())
         config = config_from_json((folder / "config.json").read_text(encoding="utf-8"))
-        tagger = load_tagger(manifest.tagger, folder)
+        tagger = load_tagger(manifest.tagger, folder, config.predict.cascade)
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(f"{folder}: refused: the bundle does not load: {error}") from error
     if tuple(theme.theme for theme in decision.themes) != taxonomy.names:

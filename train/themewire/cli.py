@@ -554,6 +554,12 @@ def decide(
     confidence: Annotated[
         float | None, typer.Option(min=0.5, max=0.999, help="That the recall is kept.")
     ] = None,
+    cascade: Annotated[
+        bool | None,
+        typer.Option(
+            help="Whether a stack's linear member rules stories out, where it has learned which."
+        ),
+    ] = None,
     adapt: Annotated[
         list[str] | None,
         typer.Option(
@@ -604,7 +610,13 @@ def decide(
     for setting in threshold or ():
         name, _, value = setting.partition("=")
         decision = with_threshold(decision, name, value)
-    digest = write_decision(bundle, decision, output)
+    config = bundle.config
+    if cascade is not None:
+        if cascade and getattr(bundle.tagger, "gate", None) is None:
+            raise UsageError("--cascade: this model has not learned which stories it may rule out")
+        predict = config.predict.model_copy(update={"cascade": cascade})
+        config = config.model_copy(update={"predict": predict})
+    digest = write_decision(bundle, decision, output, config)
     table = table_on("theme", "threshold before", "after", "possible from", "log-odds shift")
     for before, after in zip(bundle.decision.themes, decision.themes, strict=True):
         table.add_row(

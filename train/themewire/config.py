@@ -222,6 +222,8 @@ class PredictConfig(Section):
     """Sentences shown for a tag, at most."""
     batch: Count = 256
     """Stories read before the first is written."""
+    cascade: bool = False
+    """Whether `linear` alone rules out the stories that it can, where a `stack` has learned which."""
 
 
 class TrackingConfig(Section):

@@ -36,6 +36,8 @@ class CrossValidation:
     sentences: Sequence[Scores]
     """Of each scored article's sentences, shape (n_sentences, n_themes) each."""
     evidence: EvidenceFigures | None
+    parts: Sequence[Scores]
+    """Each family's own scores, shape (n_scored, n_themes)."""
     combiner: Combiner | None
     """Learned on all scored articles; None where a single family is trained."""
     fitted: Sequence[Tagger]
@@ -117,7 +119,10 @@ def cross_validate(
         whole = _combined(parts, labels[scored], inner)
         combiner = learn_combiner([part.scores for part in parts], labels[scored])
     evidence = measure_evidence([batch[i] for i in chosen], whole.sentences, names)
-    return CrossValidation(scored, inner, whole.scores, whole.sentences, evidence, combiner, fitted)
+    own = [part.scores for part in parts]
+    return CrossValidation(
+        scored, inner, whole.scores, whole.sentences, evidence, own, combiner, fitted
+    )
 
 
 def _combined(parts: Sequence[_Part], labels: LabelArray, folds: npt.NDArray[np.int64]) -> _Part:

@@ -20,7 +20,7 @@ from themewire.bundle import Bundle, HeldOut, install_bundle, load_bundle, save_
 from themewire.checks import CheckResult, check_corpus
 from themewire.config import Config, FinetuneConfig, LinearConfig, StackConfig
 from themewire.crossfit import FoldDone, cross_validate, is_held_out
-from themewire.decisions import Decision, cross_fitted, learn_decision
+from themewire.decisions import Decision, TagArray, cross_fitted, learn_decision
 from themewire.errors import OutsideError, UsageError
 from themewire.evaluation import Measured, measure_bundle
 from themewire.metrics import Figures, measure
@@ -37,13 +37,15 @@ from themewire.report import (
 )
 from themewire.splits import near_groups
 from themewire.taggers import fit_member, members
-from themewire.taggers.base import Listener, Tagger
-from themewire.taggers.stack import StackTagger
+from themewire.taggers.base import Listener, Scores, Tagger
+from themewire.taggers.stack import Gate, StackTagger, learn_gate
 from themewire.text import stories
 
 logger = logging.getLogger(__name__)
 
 EXAMPLE_ARTICLES = 2
+KEPT_TAGS = 0.99
+"""Share of the tags that the stories a cascade reads must hold."""
 UNLOGGED = Path("models/unlogged")
 """Where a model is kept whose run could not be logged."""
 
@@ -174,10 +176,27 @@ def _learn(
             fit_member(member, batch, labels, names, seed, _under(run, "final"))
             for member in families
         ]
-    tagger = fitted[0] if found.combiner is None else StackTagger(fitted, found.combiner)
+    tagger = fitted[0]
+    if found.combiner is not None:
+        gate = learn_gate(found.parts[0], found.parts[1], tags, KEPT_TAGS, config.review.confidence)
+        tagger = StackTagger(fitted, found.combiner, gate)
+        _log_gate(run, gate, found.parts[0], tags)
     held_out = HeldOut.of(scored, found.scores, truth)
     measured = Measured(scored, truth, probabilities, tags, found.sentences, figures)
     return measured, decision, tagger, held_out
+
+
+def _log_gate(run: tracking.Tracked, gate: Gate | None, linear: Scores, tags: TagArray) -> None:
+    if gate is None:
+        logger.info("no cascade: too few tags to say which stories linear may rule out")
+        return
+    read = gate.lets_through(linear)
+    figures = {
+        "cascade/read": float(read.mean()),
+        "cascade/read_without_tag": float(read[~tags.any(axis=1)].mean()),
+        "cascade/kept_tags": float((tags & read[:, None]).sum() / tags.sum()),
+    }
+    run.log_metrics(figures, "articles")
 
 
 def _under(run: tracking.Tracked, prefix: str) -> Listener:

@@ -10,13 +10,13 @@ from themewire.errors import UsageError
 from themewire.taggers.base import Listener, Tagger
 from themewire.taggers.encoder import EncoderTagger, fit_encoder
 from themewire.taggers.linear import LinearTagger, fit_linear
-from themewire.taggers.stack import MEMBERS, StackTagger, load_combiner
+from themewire.taggers.stack import MEMBERS, StackTagger, load_weights
 from themewire.text import Story
 from themewire.themes import LabelArray
 
 
-def load_tagger(kind: str, folder: Path) -> Tagger:
-    """The tagger whose files lie in a bundle's folder.
+def load_tagger(kind: str, folder: Path, cascade: bool = False) -> Tagger:
+    """The tagger whose files lie in a bundle's folder; `cascade` lets `linear` rule stories out.
 
     Raises:
         UsageError: a kind this version does not know.
@@ -28,7 +28,7 @@ def load_tagger(kind: str, folder: Path) -> Tagger:
     if kind == "stack":
         linear, sentences = (folder / name for name in MEMBERS)
         parts: list[Tagger] = [LinearTagger.load(linear), EncoderTagger.load(sentences, "encoder")]
-        return StackTagger(parts, load_combiner(folder))
+        return StackTagger(parts, *load_weights(folder), cascade)
     raise UsageError(f"{folder}: refused: tagger {kind!r} is not known here; upgrade themewire")
 
 

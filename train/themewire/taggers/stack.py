@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
 from themewire.taggers.base import UNLEARNED, Scan, Scores, Tagger
@@ -68,20 +69,78 @@ def learn_combiner(scores: Sequence[Scores], labels: LabelArray) -> Combiner:
 
 
 @dataclass(frozen=True)
+class Gate:
+    """Which stories `linear` rules out alone, so that the other member need not read them."""
+
+    cut: Scores
+    """Shape (n_themes,): a story is read if any of its `linear` scores reaches the theme's cut."""
+    floor: Scores
+    """Shape (n_themes,): the other member's score of a story that it has not read."""
+
+    def lets_through(self, scores: Scores) -> npt.NDArray[np.bool_]:
+        """Which stories are read, shape (n_stories,), by `linear` scores (n_stories, n_themes)."""
+        return np.asarray((scores >= self.cut).any(axis=1))
+
+
+def learn_gate(
+    linear: Scores, sentences: Scores, tags: npt.NDArray[np.bool_], kept: float, confidence: float
+) -> Gate | None:
+    """The highest cuts that keep a share of every theme's tags, with a confidence.
+
+    For each theme, as many of its tags may fall under the cut as a binomial bound allows (the one-sided
+    interval of Clopper and Pearson 1934); a story that another theme lets through keeps its tags all the
+    same. None where a theme has too few tags to say.
+
+    Args:
+        linear: out-of-fold scores of `linear`, shape (n_articles, n_themes).
+        sentences: those of the other member.
+        tags: what both together give, by a decision that never saw the fold.
+        kept: share of a theme's tags that stories let through must hold.
+        confidence: that they hold it.
+    """
+    from scipy.stats import binom
+
+    cuts = np.empty(tags.shape[1], dtype=np.float32)
+    for column in range(tags.shape[1]):
+        own = np.sort(linear[tags[:, column], column])
+        missed = np.arange(len(own))
+        allowed = binom.cdf(missed, len(own), 1 - kept) <= 1 - confidence
+        if not allowed.any():
+            return None
+        cuts[column] = own[int(missed[allowed].max())]
+    out = ~(linear >= cuts).any(axis=1)
+    floor = sentences[out].mean(axis=0) if out.any() else sentences.min(axis=0)
+    return Gate(cuts, floor.astype(np.float32))
+
+
+@dataclass(frozen=True)
 class StackScan:
-    """The members' scans, weighed."""
+    """The members' scans, weighed; stories that were ruled out have the gate's floor for a score."""
 
     combiner: Combiner
-    parts: Sequence[Scan]
+    linear: Scan
+    sentences: Scan | None
+    """Of the stories that were read, in their order; None where none was."""
+    read: npt.NDArray[np.int64]
+    """Their places among all."""
+    floor: Scores
 
     @property
     def scores(self) -> Scores:
         """Shape (n_stories, n_themes)."""
-        return self.combiner([part.scores for part in self.parts])
+        own = self.linear.scores
+        other = np.broadcast_to(self.floor, own.shape).copy()
+        if self.sentences is not None:
+            other[self.read] = self.sentences.scores
+        return self.combiner([own, other])
 
     def sentence_scores(self, row: int) -> Scores:
         """Shape (n_sentences, n_themes)."""
-        return self.combiner([part.sentence_scores(row) for part in self.parts])
+        own = self.linear.sentence_scores(row)
+        place = int(np.searchsorted(self.read, row))
+        if self.sentences is not None and place < len(self.read) and self.read[place] == row:
+            return self.combiner([own, self.sentences.sentence_scores(place)])
+        return self.combiner([own, np.broadcast_to(self.floor, own.shape)])
 
 
 class StackTagger:
@@ -89,13 +148,31 @@ class StackTagger:
 
     kind = "stack"
 
-    def __init__(self, members: Sequence[Tagger], combiner: Combiner) -> None:
+    def __init__(
+        self,
+        members: Sequence[Tagger],
+        combiner: Combiner,
+        gate: Gate | None = None,
+        cascade: bool = False,
+    ) -> None:
         self.members = members
         self.combiner = combiner
+        self.gate = gate
+        self.cascade = cascade
+        """Whether stories that the gate rules out are left to `linear` alone."""
 
     def scan(self, stories: Sequence[Story]) -> StackScan:
-        """Read stories with every member."""
-        return StackScan(self.combiner, [member.scan(stories) for member in self.members])
+        """Read stories with `linear`, and those not ruled out with the other member too."""
+        linear, sentences = self.members
+        first = linear.scan(stories)
+        read = np.arange(len(stories))
+        floor = np.zeros(len(self.combiner.bias), dtype=np.float32)
+        if self.cascade and self.gate is not None:
+            read = np.flatnonzero(self.gate.lets_through(first.scores))
+            floor = self.gate.floor
+        chosen = [stories[place] for place in read.tolist()]
+        second = sentences.scan(chosen) if chosen else None
+        return StackScan(self.combiner, first, second, read, floor)
 
     def save(self, folder: Path) -> None:
         """Write each member into a folder of its own, and `stack.safetensors`."""
@@ -103,9 +180,13 @@ class StackTagger:
             (folder / name).mkdir()
             member.save(folder / name)
         arrays = {"weights": self.combiner.weights, "bias": self.combiner.bias}
+        if self.gate is not None:
+            arrays |= {"gate_cut": self.gate.cut, "gate_floor": self.gate.floor}
         save_file(arrays, folder / WEIGHTS)
 
 
-def load_combiner(folder: Path) -> Combiner:
-    """The weights that `StackTagger.save` wrote."""
-    return Combiner(**load_file(folder / WEIGHTS))
+def load_weights(folder: Path) -> tuple[Combiner, Gate | None]:
+    """The weights and the gate that `StackTagger.save` wrote."""
+    arrays = load_file(folder / WEIGHTS)
+    gate = Gate(arrays["gate_cut"], arrays["gate_floor"]) if "gate_cut" in arrays else None
+    return Combiner(arrays["weights"], arrays["bias"]), gate
