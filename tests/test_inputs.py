@@ -265,6 +265,20 @@ def test_every_format_and_the_rejects(tmp_path, tiny_bundle):
     assert refused.returncode == 2
 
 
+def test_halves_of_surrogate_pairs_reach_every_format(tmp_path, tiny_bundle):
+    import pandas as pd
+
+    line = '{"id": "\\ud800x", "text": "The rifles \\ud83d were sold abroad.", "desk": "\\udfff"}'
+    (tmp_path / "w.jsonl").write_text(line)
+    for name in ("o.csv", "o.parquet", "o.jsonl"):
+        done = run(
+            "predict", "w.jsonl", "--model", str(tiny_bundle), "--output", name, cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+    assert pd.read_parquet(tmp_path / "o.parquet")["id"].tolist() == ["?x"]
+    assert json.loads((tmp_path / "o.jsonl").read_text())["id"] == "\ud800x"
+
+
 def test_a_story_in_another_language_is_tagged_and_reviewed(tiny_bundle):
     from themewire import load
 

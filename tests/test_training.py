@@ -64,6 +64,13 @@ def test_same_seed_same_figures_and_no_needless_promotion(workplace, client, tin
     assert challenger.tags["gate"] == second.verdict.reason
 
 
+def test_another_seed_alone_is_no_reason_to_promote(workplace, tiny_config):
+    train(tiny_config)
+    other = train(make_config(tiny_tables() | {"split": {"folds": 3, "seed": 99}}, "test"))
+    assert other.verdict is not None
+    assert other.verdict.reason.startswith("not promoted")
+
+
 def test_better_is_promoted_worse_is_not(workplace, client):
     records = tiny_records(60, 1)
     write_jsonl(workplace / "noise.jsonl", [

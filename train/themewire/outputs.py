@@ -12,6 +12,7 @@ from typing import Any, Self, TextIO
 from themewire.errors import missing_extra
 from themewire.inputs import Given
 from themewire.predict import Prediction
+from themewire.text import encodable
 
 PARQUET_ROWS = 4096
 
@@ -65,6 +66,19 @@ def _cell(value: Any) -> Any:
     )
 
 
+def _whole_characters(value: Any) -> Any:
+    """The same with halves of surrogate pairs replaced, which Parquet's text cannot hold."""
+    if isinstance(value, str):
+        return encodable(value)
+    if isinstance(value, dict):
+        return {key: _whole_characters(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole_characters(item) for item in value]
+    if isinstance(value, tuple):
+        return tuple(_whole_characters(item) for item in value)
+    return value
+
+
 class ParquetWriter:
     """Rows with lists and numbers as such; the input's other columns as text."""
 
@@ -116,7 +130,7 @@ class ParquetWriter:
             (key, value if isinstance(value, str) else json.dumps(value, default=str))
             for key, value in given.columns.items()
         ]
-        self.rows.append(record)
+        self.rows.append(_whole_characters(record))
         if len(self.rows) >= PARQUET_ROWS:
             self._flush()
 
