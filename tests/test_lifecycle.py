@@ -10,6 +10,7 @@ from themewire.config import make_config
 from themewire.decisions import with_threshold
 from themewire.errors import UsageError
 from themewire.lifecycle import compare, promote, rollback
+from themewire.promotion import judge
 from themewire.training import train
 
 
@@ -25,6 +26,20 @@ def test_comparison_shows_where_two_models_differ(tiny_bundle, tmp_path):
     same = compare(first, first, articles, seed=1)
     assert same.macro == (0, 0)
     assert not same.differences
+
+
+def test_as_good_and_cheaper_is_promoted_as_good_alone_is_not(tiny_bundle, monkeypatch):
+    champion = load(str(tiny_bundle)).bundle
+    challenger = load(str(tiny_bundle)).bundle
+    articles = [Article.model_validate(record) for record in tiny_records(40, 9)]
+    for cost, promoted in ((0.79, True), (0.81, False)):
+        monkeypatch.setattr(
+            "themewire.promotion.cpu_seconds",
+            lambda bundle, _, cost=cost: cost if bundle is challenger else 1.0,
+        )
+        verdict = judge(challenger, champion, articles, 1, 0.7)
+        assert verdict.promote is promoted
+        assert f"{cost:.0%} of the CPU time" in verdict.reason
 
 
 @pytest.fixture

@@ -107,16 +107,15 @@ def test_a_store_that_is_lost_is_given_up_once(workplace, monkeypatch, caplog):
         calls.append(args)
         raise MlflowException("the disk is full")
 
-    monkeypatch.setattr(mlflow, "log_text", gone)
-    with pytest.raises(
-        OutsideError, match="the disk is full; the model is kept in models/unlogged"
-    ):
-        train(make_config(tiny_tables(), "test"))
+    with monkeypatch.context() as lost:
+        lost.setattr(mlflow, "log_text", gone)
+        with pytest.raises(
+            OutsideError, match="the disk is full; the model is kept in models/unlogged"
+        ):
+            train(make_config(tiny_tables(), "test"))
     assert len(calls) == 1
     kept = next((workplace / "models/unlogged").iterdir())
     assert load(str(kept)).predict(["The rifles were sold abroad."])[0].themes == ["sale"]
-    monkeypatch.undo()
-    monkeypatch.chdir(workplace)
     _, version, verdict, champion = log_later(kept)
     assert version == "themewire/1"
     assert verdict is not None
