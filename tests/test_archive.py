@@ -53,6 +53,13 @@ def test_every_story_once_bad_records_apart_and_bad_shards_named(shards, tiny_bu
     assert {path: path.stat().st_mtime_ns for path in (shards / "out").glob("*.parquet")} == before
 
 
+def test_results_inside_the_input_are_no_shards(shards, tiny_bundle):
+    command = ("archive", "in", "--output", "in/tags", "--model", str(tiny_bundle))
+    for _ in range(2):
+        assert "1 of 7 shards failed" in run(*command, cwd=shards).stderr
+    assert tagged(shards / "in/tags")["id"].nunique() == 240
+
+
 def test_a_killed_job_goes_on_where_it_was(shards, tiny_bundle):
     command = ["archive", "in", "--output", "out", "--model", str(tiny_bundle)]
     process = subprocess.Popen(

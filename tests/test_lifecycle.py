@@ -16,7 +16,7 @@ from themewire.training import train
 
 def test_comparison_shows_where_two_models_differ(tiny_bundle, tmp_path):
     first = load(str(tiny_bundle))
-    write_decision(first.bundle, with_threshold(first.bundle.decision, "sale", "1"), tmp_path / "b")
+    write_decision(first.bundle, with_threshold(first.bundle.decision, "sale", 1.0), tmp_path / "b")
     second = load(str(tmp_path / "b"))
     articles = [Article.model_validate(record) for record in tiny_records(40, 9)]
     found = compare(first, second, articles, seed=1)
@@ -71,6 +71,20 @@ def test_promotion_by_hand_and_the_way_back(three_versions):
         rollback("themewire", target)
     with pytest.raises(UsageError, match="no such model"):
         promote("themewire", "9", target)
+    assert champion() == "themewire/1"
+
+
+def test_a_bundle_that_was_changed_is_not_promoted(three_versions, monkeypatch):
+    from themewire import tracking
+
+    folder, name = tracking.fetch_bundle("models:/themewire/2")
+    (folder / "card.md").write_text("another card")
+    monkeypatch.setattr(tracking, "fetch_bundle", lambda address: (folder, name))
+    with pytest.raises(UsageError, match="not what the manifest says"):
+        promote("themewire", "2", three_versions / "models/champion")
+    monkeypatch.undo()
+    monkeypatch.chdir(three_versions)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert champion() == "themewire/1"
 
 

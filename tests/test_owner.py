@@ -86,7 +86,12 @@ def test_a_trained_decision_is_changed_without_training(workplace, tiny_bundle):
     )
     assert done.returncode == 0, done.stderr
     assert load("new").bundle.decision.themes[0].shift < 0
-    for wrong in (["--threshold", "cake=1"], ["--recall", "0.999", "--confidence", "0.999"]):
+    for wrong in (
+        ["--threshold", "cake=1"],
+        ["--threshold", "sale=7"],
+        ["--threshold", "sale=high"],
+        ["--recall", "0.999", "--confidence", "0.999"],
+    ):
         refused = run("decide", *model, *wrong, "--output", "other", cwd=workplace)
         assert refused.returncode == 2
         assert len(refused.stderr.splitlines()) == 1

@@ -18,10 +18,10 @@ from typing import Any
 from themewire.articles import Fault
 from themewire.bundle import file_digest
 from themewire.errors import InputRefused, UsageError, missing_extra
+from themewire.files import draft_of
 from themewire.inputs import Reader, input_files
 from themewire.outputs import ParquetWriter
 from themewire.predict import Predictor, load_predictor, predict_stream
-from themewire.terminal import draft_of
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +54,17 @@ class ShardDone:
 
 
 def shards_of(inputs: Sequence[str], output: Path) -> list[Shard]:
-    """The shards of files, folders and patterns; a name stays the same from run to run."""
-    sources = [name for given in inputs for name in input_files(given)]
+    """The shards of files, folders and patterns; a name stays the same from run to run.
+
+    What lies under `output` is no shard, though the folder may stand inside an input.
+    """
+    done = output.resolve()
+    sources = [
+        name
+        for given in inputs
+        for name in input_files(given)
+        if done not in Path(name).resolve().parents
+    ]
     shards = []
     for source in sources:
         # two folders may hold files of the same name

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from themewire.decisions import Probabilities
 from themewire.themes import LabelArray
+
+Probabilities = npt.NDArray[np.float64]
 
 BINS = 10
 SIMULATIONS = 300

@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TextIO
@@ -25,10 +25,10 @@ from themewire.errors import (
     UsageError,
     missing_extra,
 )
+from themewire.files import draft_of
 from themewire.terminal import (
     TableWriter,
     console_on,
-    draft_of,
     one_of,
     output_to,
     print_check,
@@ -608,8 +608,7 @@ def decide(
         )
         decision = adapted(decision, scores)
     for setting in threshold or ():
-        name, _, value = setting.partition("=")
-        decision = with_threshold(decision, name, value)
+        decision = with_threshold(decision, *_theme_and_cut(setting, bundle.taxonomy.names))
     config = bundle.config
     if cascade is not None:
         if cascade and getattr(bundle.tagger, "gate", None) is None:
@@ -626,6 +625,19 @@ def decide(
     console = console_on(sys.stdout)
     console.print(table)
     console.print(f"bundle   {output} (sha256 {digest[:12]}…)", soft_wrap=True)
+
+
+def _theme_and_cut(setting: str, names: Sequence[str]) -> tuple[str, float]:
+    name, _, value = setting.partition("=")
+    if name not in names:
+        raise UsageError(f"--threshold {name}: no such theme; there are {', '.join(names[:8])}")
+    try:
+        threshold = float(value)
+    except ValueError:
+        threshold = -1.0
+    if not 0 <= threshold <= 1:
+        raise UsageError(f"--threshold {setting}: write a probability from 0 to 1")
+    return name, threshold
 
 
 @app.command()

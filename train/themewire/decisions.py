@@ -13,12 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
+from themewire.calibration import Probabilities, estimated_shares, expected_f1_threshold
 from themewire.config import DecisionConfig, ReviewConfig
-from themewire.errors import UsageError
 from themewire.taggers.base import UNLEARNED, Scores
 from themewire.themes import LabelArray
 
-Probabilities = npt.NDArray[np.float64]
 TagArray = npt.NDArray[np.bool_]
 
 NEVER = 1.1
@@ -274,9 +273,8 @@ def recall_cut(
         rcps_bound="bernstein",
         target_level=recall,
         confidence_level=confidence,
-        predict_params=np.linspace(
-            0, 1, 101
-        ),  # at 1 nothing is found, so one cut is the last that holds
+        # at 1 nothing is found, so one cut is always the last that holds
+        predict_params=np.linspace(0, 1, 101),
     )
     with warnings.catch_warnings():
         # it warns where no cut holds the level; the cut is 0 then, and the caller says so
@@ -313,21 +311,8 @@ def guarded(
     return decision.model_copy(update={"themes": themes, "guarantee": guarantee})
 
 
-def with_threshold(decision: Decision, name: str, value: str) -> Decision:
-    """The decision with one theme's threshold as a person sets it.
-
-    Raises:
-        UsageError: a theme that is not there, or no probability.
-    """
-    known = [theme.theme for theme in decision.themes]
-    if name not in known:
-        raise UsageError(f"--threshold {name}: no such theme; there are {', '.join(known[:8])}")
-    try:
-        threshold = float(value)
-    except ValueError:
-        threshold = -1.0
-    if not 0 <= threshold <= 1:
-        raise UsageError(f"--threshold {name}={value}: write a probability from 0 to 1")
+def with_threshold(decision: Decision, name: str, threshold: float) -> Decision:
+    """The decision with one theme's threshold, a probability, as a person sets it."""
     themes = tuple(
         theme.model_copy(update={"threshold": threshold}) if theme.theme == name else theme
         for theme in decision.themes
@@ -342,8 +327,6 @@ def adapted(decision: Decision, scores: Scores) -> Decision:
     the probabilities; thresholds become the cuts with the highest expected F1 there. A theme that
     keeps the shared threshold keeps it, moved by the same shift.
     """
-    from themewire.calibration import estimated_shares, expected_f1_threshold
-
     plain = [theme.model_copy(update={"shift": 0.0}) for theme in decision.themes]
     probabilities = np.column_stack([theme(scores[:, k]) for k, theme in enumerate(plain)])
     shares = np.array([theme.share for theme in plain])

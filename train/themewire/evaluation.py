@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from themewire.articles import Article
 from themewire.bundle import Bundle
-from themewire.decisions import Probabilities, TagArray
+from themewire.calibration import Probabilities
+from themewire.decisions import TagArray
 from themewire.metrics import Figures, measure, measure_evidence
 from themewire.splits import near_groups
 from themewire.taggers.base import Scores, Tagger

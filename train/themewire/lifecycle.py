@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from themewire import tracking
 from themewire.articles import Article
-from themewire.bundle import install_bundle
+from themewire.bundle import install_bundle, verify
 from themewire.errors import UsageError
 from themewire.evaluation import Measured, measure_bundle
 from themewire.metrics import interval, resampled_f1
@@ -84,17 +84,12 @@ def compare(
 def promote(name: str, number: str, target: Path | None) -> tracking.Version:
     """Make a version the champion by hand, its bundle in `target` too.
 
-    The bundle is fetched and checked first, so that alias and folder move together or not at all.
-
     Raises:
-        UsageError: no such version, or a bundle that is refused.
+        UsageError: no such version, or a bundle that is refused; nothing has changed then.
     """
     version = tracking.Version(name, number)
-    folder, _ = tracking.fetch_bundle(f"models:/{version}")
-    with tracking.store_lock(), tracking.outside_errors("model registry"):
-        if target is not None:
-            install_bundle(folder, target)
-        tracking.set_alias(version, tracking.CHAMPION, "promoted by hand")
+    _make_champion(version, target, lambda: tracking.set_alias(
+        version, tracking.CHAMPION, "promoted by hand"))  # fmt: skip
     return version
 
 
@@ -102,7 +97,7 @@ def rollback(name: str, target: Path | None) -> tracking.Version:
     """Make the champion that was replaced last the champion again, its bundle in `target` too.
 
     Raises:
-        UsageError: no champion, or none before it.
+        UsageError: no champion, none before it, or a bundle that is refused; nothing has changed then.
     """
     tracking.use_store()
     with tracking.outside_errors("model registry"):
@@ -113,11 +108,19 @@ def rollback(name: str, target: Path | None) -> tracking.Version:
     if before is None:
         raise UsageError(f"models:/{current}: the first champion; there is none before it")
     version = tracking.Version(name, before)
+    # what this version itself had replaced stays as it was, so that the way back goes on
+    _make_champion(version, target, lambda: tracking.move_alias(
+        version, tracking.CHAMPION, f"rolled back from version {current.number}"))  # fmt: skip
+    return version
+
+
+def _make_champion(
+    version: tracking.Version, target: Path | None, point: Callable[[], None]
+) -> None:
+    """Check a version's bundle, point the alias at it, and install it."""
     folder, _ = tracking.fetch_bundle(f"models:/{version}")
+    verify(folder)
     with tracking.store_lock(), tracking.outside_errors("model registry"):
+        point()
         if target is not None:
             install_bundle(folder, target)
-        tracking.move_alias(
-            version, tracking.CHAMPION, f"rolled back from version {current.number}"
-        )
-    return version

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from themewire.calibration import Calibration, measure_calibration
-from themewire.decisions import Probabilities, TagArray
+from themewire.calibration import Calibration, Probabilities, measure_calibration
+from themewire.decisions import TagArray
 from themewire.text import Story, evidence_sentences
 from themewire.themes import LabelArray
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from themewire.calibration import reliability
+from themewire.calibration import Probabilities, reliability
 from themewire.checks import CheckResult, Corpus
 from themewire.config import Config
-from themewire.decisions import Decision, Probabilities, TagArray
+from themewire.decisions import Decision, TagArray
 from themewire.metrics import Figures
 from themewire.text import Story
 from themewire.themes import LabelArray

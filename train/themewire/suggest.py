@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from themewire.articles import Article
-from themewire.decisions import Decision, Probabilities
+from themewire.calibration import Probabilities
+from themewire.decisions import Decision
 
 BUCKETS = 2**16
 

@@ -1,15 +1,15 @@
-"""What people see: lines, tables, and files that get their name once they are whole."""
+"""What people see: lines and tables."""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from themewire.errors import OutsideError, UsageError
+from themewire.errors import UsageError
+from themewire.files import draft_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 def console_on(stream: TextIO) -> Console:
+    """A console that writes to a stream, words as they are."""
     from rich.console import Console
 
     return Console(file=stream, highlight=False, soft_wrap=False)
@@ -41,26 +42,6 @@ def output_to(path: Path | None) -> Iterator[TextIO]:
     with draft_of(path) as draft, draft.open("w", encoding="utf-8", errors="backslashreplace",
                                              newline="") as stream:  # fmt: skip
         yield stream
-
-
-@contextmanager
-def draft_of(path: Path) -> Iterator[Path]:
-    """A place beside `path` to write to, renamed to it once all went well."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield draft
-        draft.replace(path)
-    except OSError as error:
-        # a place that cannot be written to is the user's to change, a full disk is not
-        wrong_place = isinstance(
-            error,
-            FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError,
-        )
-        kind = UsageError if wrong_place else OutsideError
-        raise kind(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            draft.unlink()
 
 
 class TableWriter:
@@ -103,6 +84,7 @@ def printable(text: str) -> str:
 
 
 def one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raises UsageError for a value that an option does not take."""
     if value not in allowed:
         raise UsageError(f"{option} {value!r}: choose {' or '.join(allowed)}")
 

@@ -204,49 +204,10 @@ def utf16(text: str) -> int:
 
 WORD = re.compile(r"[^\W\d_]+")
 FUNCTION_WORDS = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "are",
-        "as",
-        "at",
-        "be",
-        "been",
-        "but",
-        "by",
-        "for",
-        "from",
-        "had",
-        "has",
-        "have",
-        "he",
-        "her",
-        "his",
-        "in",
-        "is",
-        "it",
-        "its",
-        "not",
-        "of",
-        "on",
-        "or",
-        "she",
-        "that",
-        "the",
-        "their",
-        "they",
-        "this",
-        "to",
-        "was",
-        "were",
-        "which",
-        "who",
-        "will",
-        "with",
-        "would",
-    ]
-)
+    {"a", "an", "and", "are", "as", "at", "be", "been", "but", "by", "for", "from", "had", "has", "have",
+     "he", "her", "his", "in", "is", "it", "its", "not", "of", "on", "or", "she", "that", "the", "their",
+     "they", "this", "to", "was", "were", "which", "who", "will", "with", "would"}
+)  # fmt: skip
 ENGLISH_SHARE = 0.2
 """Share of function words from which a text counts as English; running prose has about twice that."""
 JUDGED_WORDS = 20

@@ -84,7 +84,8 @@ def train(config: Config, checked: CheckResult | None = None) -> TrainResult:
         logger.warning("%s", leak)
     kind = config.tagger.kind
     with tracking.open_run(config, run_name(config)) as run:
-        run.link_interrupted(job_digest(config, checked))
+        with tracking.outside_errors("tracking store"):
+            run.link_interrupted(job_digest(config, checked))
         run.log_articles(checked.corpus.articles, "articles", "training")
         if checked.corpus.test.articles:
             run.log_articles(checked.corpus.test, "test", "test")
@@ -123,8 +124,7 @@ def _summary(cv: Figures, test: Figures | None) -> str:
         if figures is not None
     ]
     return (
-        "; ".join(parts)
-        + ". `cv_report.html` and `test_report.html` among the artifacts show every error."
+        "; ".join(parts) + ". The reports (`…_report.html`) among the artifacts show every error."
     )
 
 
