@@ -57,7 +57,7 @@ def test_the_sentence_that_carries_the_theme_scores_highest():
     rows = np.flatnonzero(labels[:, 0])
     assert len(rows) > 5
     for row in rows:
-        best = int(np.argmax(scan.sentence_scores(row)[:, 0]))
+        best = int(np.argmax(scan.sentence_scores([row])[0][:, 0]))
         assert "rifles" in batch[row].sentences[best].text
 
 
@@ -73,7 +73,7 @@ def test_sentences_teach_and_pool():
     alone, batch, _ = fitted(sentence_weight=0.0, pool=0.0)
     taught, _, _ = fitted(sentence_weight=0.3, pool=1.0)
     scan = taught.scan(batch)
-    best = np.array([scan.sentence_scores(row).max(axis=0) for row in range(len(batch))])
+    best = np.array([own.max(axis=0) for own in scan.sentence_scores(range(len(batch)))])
     assert np.allclose(scan.scores, best, atol=1e-6)
     assert not np.allclose(alone.weights, taught.weights)
 

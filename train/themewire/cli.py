@@ -557,7 +557,7 @@ def decide(
     cascade: Annotated[
         bool | None,
         typer.Option(
-            help="Whether a stack's linear member rules stories out, where it has learned which."
+            help="Whether a stack's linear member rules sentences out, where it has learned which."
         ),
     ] = None,
     adapt: Annotated[
@@ -612,7 +612,9 @@ def decide(
     config = bundle.config
     if cascade is not None:
         if cascade and getattr(bundle.tagger, "gate", None) is None:
-            raise UsageError("--cascade: this model has not learned which stories it may rule out")
+            raise UsageError(
+                "--cascade: this model has not learned which sentences it may rule out"
+            )
         predict = config.predict.model_copy(update={"cascade": cascade})
         config = config.model_copy(update={"predict": predict})
     digest = write_decision(bundle, decision, output, config)

@@ -223,7 +223,7 @@ class PredictConfig(Section):
     batch: Count = 256
     """Stories read before the first is written."""
     cascade: bool = False
-    """Whether `linear` alone rules out the stories that it can, where a `stack` has learned which."""
+    """Whether `linear` alone rules out the sentences that it can, where a `stack` has learned which."""
 
 
 class TrackingConfig(Section):

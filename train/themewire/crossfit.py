@@ -15,9 +15,20 @@ from themewire.metrics import EvidenceFigures, measure_evidence
 from themewire.splits import make_folds
 from themewire.taggers import fit_member, members
 from themewire.taggers.base import Listener, Scores, Tagger
+from themewire.taggers.encoder import EncoderTagger
 from themewire.taggers.stack import Combiner, learn_combiner
 from themewire.text import Story
 from themewire.themes import LabelArray
+
+
+@dataclass(frozen=True)
+class Part:
+    """One family's out-of-fold scores."""
+
+    scores: Scores
+    """Shape (n_articles, n_themes)."""
+    sentences: list[Scores]
+    """Of each article's sentences, shape (n_sentences, n_themes) each."""
 
 
 @dataclass(frozen=True)
@@ -36,20 +47,14 @@ class CrossValidation:
     sentences: Sequence[Scores]
     """Of each scored article's sentences, shape (n_sentences, n_themes) each."""
     evidence: EvidenceFigures | None
-    parts: Sequence[Scores]
-    """Each family's own scores, shape (n_scored, n_themes)."""
+    parts: Sequence[Part]
+    """Each family's own."""
+    sharpness: Scores
+    """Shape (n_scored,): with which each article's sentences were pooled; 0 where they were not."""
     combiner: Combiner | None
     """Learned on all scored articles; None where a single family is trained."""
     fitted: Sequence[Tagger]
     """The families as trained for the last fold."""
-
-
-@dataclass(frozen=True)
-class _Part:
-    """One member's out-of-fold scores, of articles and of their sentences."""
-
-    scores: Scores
-    sentences: list[Scores]
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,8 @@ def cross_validate(
     run = np.unique(folds)[:1] if is_held_out(config) else np.unique(folds)
     families = members(config.tagger)
     none = np.zeros((0, labels.shape[1]), np.float32)
-    parts = [_Part(np.zeros(labels.shape, np.float32), [none] * len(batch)) for _ in families]
+    parts = [Part(np.zeros(labels.shape, np.float32), [none] * len(batch)) for _ in families]
+    sharpness = np.zeros(len(batch), np.float32)
     fitted: list[Tagger] = []
     for fold in run:
         start = time.perf_counter()
@@ -101,6 +107,8 @@ def cross_validate(
             part.scores[held], found = scan_all(tagger, [batch[i] for i in rows])
             for row, value in zip(rows, found, strict=True):
                 part.sentences[row] = value
+            if isinstance(tagger, EncoderTagger):
+                sharpness[held] = tagger.head.sharpness
             fitted.append(tagger)
         if on_fold is not None:
             seconds = time.perf_counter() - start
@@ -108,7 +116,7 @@ def cross_validate(
             on_fold(FoldDone(int(fold) + 1, seconds, places, found_scores))
     scored = np.flatnonzero(np.isin(folds, run))
     chosen: list[int] = scored.tolist()
-    parts = [_Part(part.scores[scored], [part.sentences[i] for i in chosen]) for part in parts]
+    parts = [Part(part.scores[scored], [part.sentences[i] for i in chosen]) for part in parts]
     inner = folds[scored]
     if len(run) == 1:
         inner = make_folds(
@@ -119,13 +127,13 @@ def cross_validate(
         whole = _combined(parts, labels[scored], inner)
         combiner = learn_combiner([part.scores for part in parts], labels[scored])
     evidence = measure_evidence([batch[i] for i in chosen], whole.sentences, names)
-    own = [part.scores for part in parts]
     return CrossValidation(
-        scored, inner, whole.scores, whole.sentences, evidence, own, combiner, fitted
-    )
+        scored, inner, whole.scores, whole.sentences, evidence, parts, sharpness[scored], combiner,
+        fitted,
+    )  # fmt: skip
 
 
-def _combined(parts: Sequence[_Part], labels: LabelArray, folds: npt.NDArray[np.int64]) -> _Part:
+def _combined(parts: Sequence[Part], labels: LabelArray, folds: npt.NDArray[np.int64]) -> Part:
     """The members' scores as one, each fold's by weights learned on the other folds."""
     scores = np.zeros(labels.shape, dtype=np.float32)
     sentences = list(parts[0].sentences)
@@ -135,4 +143,4 @@ def _combined(parts: Sequence[_Part], labels: LabelArray, folds: npt.NDArray[np.
         scores[held] = combiner([part.scores[held] for part in parts])
         for row in np.flatnonzero(held).tolist():
             sentences[row] = combiner([part.sentences[row] for part in parts])
-    return _Part(scores, sentences)
+    return Part(scores, sentences)

@@ -15,9 +15,7 @@ from themewire.crossfit import cross_validate
 from themewire.decisions import cross_fitted, learn_decision
 from themewire.metrics import Figures, measure
 from themewire.splits import near_groups
-from themewire.taggers import fit_member, members
-from themewire.taggers.base import Tagger
-from themewire.taggers.stack import StackTagger
+from themewire.taggers import assemble, fit_member, members
 from themewire.text import stories
 
 if TYPE_CHECKING:
@@ -60,9 +58,7 @@ def learning_curve(
         measured = None
         if other:
             fitted = [fit_member(m, batch, labels, names, seed) for m in members(config.tagger)]
-            tagger: Tagger = fitted[0]
-            if found.combiner is not None:
-                tagger = StackTagger(fitted, found.combiner)
+            tagger = assemble(fitted, found.combiner)
             decision = learn_decision(found.scores, truth, names, config.decision)
             scores = tagger.scan(stories(list(other))).scores
             given = decision.probabilities(scores)

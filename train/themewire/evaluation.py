@@ -32,7 +32,7 @@ class Measured:
 def scan_all(tagger: Tagger, batch: Sequence[Story]) -> tuple[Scores, list[Scores]]:
     """Raw scores of stories, shape (n_stories, n_themes), and of the sentences of each."""
     scan = tagger.scan(batch)
-    return scan.scores, [scan.sentence_scores(row) for row in range(len(batch))]
+    return scan.scores, list(scan.sentence_scores(range(len(batch))))
 
 
 def measure_bundle(bundle: Bundle, articles: Sequence[Article], seed: int) -> Measured:

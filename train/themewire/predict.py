@@ -105,6 +105,8 @@ class Predictor:
         scan = self.bundle.tagger.scan(batch)
         probabilities = decision.probabilities(scan.scores)
         tags = decision.tags(probabilities)
+        tagged: list[int] = np.flatnonzero(tags.any(axis=1)).tolist()
+        sentences = dict(zip(tagged, scan.sentence_scores(tagged), strict=True))
         results = []
         for row, story in enumerate(batch):
             columns: list[int] = np.flatnonzero(tags[row]).tolist()
@@ -119,9 +121,7 @@ class Predictor:
                         name: round(float(value), 6)
                         for name, value in zip(names, probabilities[row], strict=True)
                     },
-                    evidence=self._evidence(story, columns, scan.sentence_scores(row))
-                    if columns
-                    else {},
+                    evidence=self._evidence(story, columns, sentences[row]) if columns else {},
                     review=bool(reasons),
                     review_reasons=reasons,
                     model=self.name,

@@ -36,16 +36,16 @@ from themewire.report import (
     theme_rows,
 )
 from themewire.splits import near_groups
-from themewire.taggers import fit_member, members
+from themewire.taggers import assemble, fit_member, members
 from themewire.taggers.base import Listener, Scores, Tagger
-from themewire.taggers.stack import Gate, StackTagger, learn_gate
+from themewire.taggers.stack import Gate, learn_gate
 from themewire.text import stories
 
 logger = logging.getLogger(__name__)
 
 EXAMPLE_ARTICLES = 2
 KEPT_TAGS = 0.99
-"""Share of the tags that the stories a cascade reads must hold."""
+"""Share of a full reading's tags that a cascade must keep."""
 UNLOGGED = Path("models/unlogged")
 """Where a model is kept whose run could not be logged."""
 
@@ -176,26 +176,41 @@ def _learn(
             fit_member(member, batch, labels, names, seed, _under(run, "final"))
             for member in families
         ]
-    tagger = fitted[0]
+    gate = None
     if found.combiner is not None:
-        gate = learn_gate(found.parts[0], found.parts[1], tags, KEPT_TAGS, config.review.confidence)
-        tagger = StackTagger(fitted, found.combiner, gate)
-        _log_gate(run, gate, found.parts[0], tags)
+        linear, sentences = found.parts
+        gate = learn_gate(
+            linear,
+            sentences,
+            found.sharpness,
+            found.combiner,
+            lambda scores: decision.tags(decision.probabilities(scores)),
+            KEPT_TAGS,
+            config.review.confidence,
+        )
+        _log_gate(run, gate, linear.sentences, tags)
+    tagger = assemble(fitted, found.combiner, gate)
     held_out = HeldOut.of(scored, found.scores, truth)
     measured = Measured(scored, truth, probabilities, tags, found.sentences, figures)
     return measured, decision, tagger, held_out
 
 
-def _log_gate(run: tracking.Tracked, gate: Gate | None, linear: Scores, tags: TagArray) -> None:
+def _log_gate(
+    run: tracking.Tracked, gate: Gate | None, linear: Sequence[Scores], tags: TagArray
+) -> None:
     if gate is None:
-        logger.info("no cascade: too few tags to say which stories linear may rule out")
+        logger.info("no cascade: too few tags to say which sentences linear may rule out")
         return
-    read = gate.lets_through(linear)
+    read = [gate.lets_through(scores) for scores in linear]
+    tagless = np.flatnonzero(~tags.any(axis=1)).tolist()
     figures = {
-        "cascade/read": float(read.mean()),
-        "cascade/read_without_tag": float(read[~tags.any(axis=1)].mean()),
-        "cascade/kept_tags": float((tags & read[:, None]).sum() / tags.sum()),
+        "cascade/read": float(np.concatenate(read).mean()),
+        "cascade/stories_read": float(np.mean([own.any() for own in read])),
     }
+    if tagless:
+        figures["cascade/read_without_tag"] = float(
+            np.concatenate([read[row] for row in tagless]).mean()
+        )
     run.log_metrics(figures, "articles")
 
 

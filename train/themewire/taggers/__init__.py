@@ -10,13 +10,13 @@ from themewire.errors import UsageError
 from themewire.taggers.base import Listener, Tagger
 from themewire.taggers.encoder import EncoderTagger, fit_encoder
 from themewire.taggers.linear import LinearTagger, fit_linear
-from themewire.taggers.stack import MEMBERS, StackTagger, load_weights
+from themewire.taggers.stack import MEMBERS, Combiner, Gate, StackTagger, load_weights
 from themewire.text import Story
 from themewire.themes import LabelArray
 
 
 def load_tagger(kind: str, folder: Path, cascade: bool = False) -> Tagger:
-    """The tagger whose files lie in a bundle's folder; `cascade` lets `linear` rule stories out.
+    """The tagger whose files lie in a bundle's folder; `cascade` lets `linear` rule sentences out.
 
     Raises:
         UsageError: a kind this version does not know.
@@ -27,9 +27,25 @@ def load_tagger(kind: str, folder: Path, cascade: bool = False) -> Tagger:
         return EncoderTagger.load(folder, kind)
     if kind == "stack":
         linear, sentences = (folder / name for name in MEMBERS)
-        parts: list[Tagger] = [LinearTagger.load(linear), EncoderTagger.load(sentences, "encoder")]
-        return StackTagger(parts, *load_weights(folder), cascade)
+        return StackTagger(
+            LinearTagger.load(linear),
+            EncoderTagger.load(sentences, "encoder"),
+            *load_weights(folder),
+            cascade,
+        )
     raise UsageError(f"{folder}: refused: tagger {kind!r} is not known here; upgrade themewire")
+
+
+def assemble(
+    fitted: Sequence[Tagger], combiner: Combiner | None, gate: Gate | None = None
+) -> Tagger:
+    """The one family that was fitted, or the stack of two."""
+    if combiner is None:
+        return fitted[0]
+    linear, sentences = fitted
+    if not (isinstance(linear, LinearTagger) and isinstance(sentences, EncoderTagger)):
+        raise TypeError(f"a stack of {linear.kind} and {sentences.kind}")
+    return StackTagger(linear, sentences, combiner, gate)
 
 
 def members(config: TaggerConfig) -> tuple[MemberConfig, ...]:

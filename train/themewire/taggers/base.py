@@ -27,8 +27,8 @@ class Scan(Protocol):
     def scores(self) -> Scores:
         """Raw article scores, shape (n_stories, n_themes)."""
 
-    def sentence_scores(self, row: int) -> Scores:
-        """Raw scores of the sentences of story `row`, shape (n_sentences, n_themes)."""
+    def sentence_scores(self, rows: Sequence[int]) -> Sequence[Scores]:
+        """Raw scores of the sentences of these stories, shape (n_sentences, n_themes) each."""
 
 
 class Tagger(Protocol):

@@ -64,9 +64,9 @@ class EncoderScan:
     scores: Scores
     sentences: Sequence[Scores]
 
-    def sentence_scores(self, row: int) -> Scores:
-        """Shape (n_sentences, n_themes)."""
-        return self.sentences[row]
+    def sentence_scores(self, rows: Sequence[int]) -> Sequence[Scores]:
+        """Of these stories, shape (n_sentences, n_themes) each."""
+        return [self.sentences[row] for row in rows]
 
 
 class EncoderTagger:
@@ -79,9 +79,23 @@ class EncoderTagger:
 
     def scan(self, stories: Sequence[Story]) -> EncoderScan:
         """Read every sentence of every story."""
-        vectors = self.encoder.encode([s.text for story in stories for s in story.sentences])
-        ends = np.cumsum([len(story.sentences) for story in stories])[:-1]
-        found = np.split(self.head.sentence_scores(vectors), ends)
+        every = [np.ones(len(story.sentences), dtype=np.bool_) for story in stories]
+        return self.scan_part(stories, every, np.zeros_like(self.head.outer_bias))
+
+    def scan_part(
+        self, stories: Sequence[Story], read: Sequence[npt.NDArray[np.bool_]], floor: Scores
+    ) -> EncoderScan:
+        """Read the sentences that `read` marks, shape (n_sentences,) for each story.
+
+        The others score the `floor`, shape (n_themes,).
+        """
+        marked = np.concatenate([np.empty(0, np.bool_), *read])
+        sentences = [s.text for story in stories for s in story.sentences]
+        chosen = [sentences[place] for place in np.flatnonzero(marked).tolist()]
+        scores = np.tile(floor, (len(sentences), 1))
+        if chosen:
+            scores[marked] = self.head.sentence_scores(self.encoder.encode(chosen))
+        found = np.split(scores, np.cumsum([len(own) for own in read])[:-1])
         pooled = np.array([self.head.pool(scores) for scores in found], dtype=np.float32)
         return EncoderScan(pooled, found)
 

@@ -199,11 +199,11 @@ class LinearScan:
     scores: Scores
     kept: Sequence[Scores] | None
 
-    def sentence_scores(self, row: int) -> Scores:
-        """Each sentence read as if it were a story of its own, shape (n_sentences, n_themes)."""
+    def sentence_scores(self, rows: Sequence[int]) -> Sequence[Scores]:
+        """Each sentence read as if it were a story of its own, shape (n_sentences, n_themes) each."""
         if self.kept is not None:
-            return self.kept[row]
-        return self.tagger.score_sentences([self.stories[row]])[0]
+            return [self.kept[row] for row in rows]
+        return self.tagger.score_sentences([self.stories[row] for row in rows])
 
 
 class LinearTagger:
@@ -229,6 +229,8 @@ class LinearTagger:
 
     def score_sentences(self, stories: Sequence[Story]) -> list[Scores]:
         """Raw scores of the sentences of each story, shape (n_sentences, n_themes) each."""
+        if not stories:
+            return []
         scores = self.score_texts([s.text for story in stories for s in story.sentences])
         ends = np.cumsum([len(story.sentences) for story in stories])
         return np.split(scores, ends[:-1])

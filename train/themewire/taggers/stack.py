@@ -5,15 +5,18 @@ The weights come from out-of-fold scores (stacked generalisation; Wolpert 1992).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
 from themewire.taggers.base import UNLEARNED, Scan, Scores, Tagger
+from themewire.taggers.encoder import EncoderTagger
+from themewire.taggers.linear import LinearTagger
 from themewire.text import Story
 from themewire.themes import LabelArray
 
@@ -70,113 +73,148 @@ def learn_combiner(scores: Sequence[Scores], labels: LabelArray) -> Combiner:
 
 @dataclass(frozen=True)
 class Gate:
-    """Which stories `linear` rules out alone, so that the other member need not read them."""
+    """Which sentences `linear` rules out alone, so that the other member need not read them."""
 
     cut: Scores
-    """Shape (n_themes,): a story is read if any of its `linear` scores reaches the theme's cut."""
+    """Shape (n_themes,): a sentence is read if any of its `linear` scores reaches the theme's cut."""
     floor: Scores
-    """Shape (n_themes,): the other member's score of a story that it has not read."""
+    """Shape (n_themes,): the other member's score of a sentence that it has not read."""
 
     def lets_through(self, scores: Scores) -> npt.NDArray[np.bool_]:
-        """Which stories are read, shape (n_stories,), by `linear` scores (n_stories, n_themes)."""
+        """Which sentences are read, shape (n_sentences,), by their scores, (n_sentences, n_themes)."""
         return np.asarray((scores >= self.cut).any(axis=1))
 
 
-def learn_gate(
-    linear: Scores, sentences: Scores, tags: npt.NDArray[np.bool_], kept: float, confidence: float
-) -> Gate | None:
-    """The highest cuts that keep a share of every theme's tags, with a confidence.
+class OutOfFold(Protocol):
+    """What a member says of articles it has not learned from."""
 
-    For each theme, as many of its tags may fall under the cut as a binomial bound allows (the one-sided
-    interval of Clopper and Pearson 1934); a story that another theme lets through keeps its tags all the
-    same. None where a theme has too few tags to say.
+    @property
+    def scores(self) -> Scores:
+        """Shape (n_articles, n_themes)."""
+
+    @property
+    def sentences(self) -> Sequence[Scores]:
+        """Of each article's sentences, shape (n_sentences, n_themes) each."""
+
+
+def learn_gate(
+    linear: OutOfFold,
+    sentences: OutOfFold,
+    sharpness: Scores,
+    combiner: Combiner,
+    tags: Callable[[Scores], npt.NDArray[np.bool_]],
+    kept: float,
+    confidence: float,
+) -> Gate | None:
+    """The highest cuts with which a share of the tags is kept, with a confidence.
+
+    A theme's cut may lose the same share of its tags as any other's, and all together as many as a
+    binomial bound allows (the one-sided interval of Clopper and Pearson 1934): cuts that rise
+    together are one family, tested in its order. None where there are too few tags to say.
 
     Args:
-        linear: out-of-fold scores of `linear`, shape (n_articles, n_themes).
-        sentences: those of the other member.
-        tags: what both together give, by a decision that never saw the fold.
-        kept: share of a theme's tags that stories let through must hold.
-        confidence: that they hold it.
+        linear: out of fold.
+        sentences: the other member, out of fold.
+        sharpness: with which that member pooled each article, shape (n_articles,).
+        combiner: what weighs the two.
+        tags: the decision, from combined scores to tags, both (n_rows, n_themes).
+        kept: share of the tags of a full reading that must be kept.
+        confidence: that it is.
     """
     from scipy.stats import binom
 
-    cuts = np.empty(tags.shape[1], dtype=np.float32)
-    for column in range(tags.shape[1]):
-        own = np.sort(linear[tags[:, column], column])
-        missed = np.arange(len(own))
-        allowed = binom.cdf(missed, len(own), 1 - kept) <= 1 - confidence
-        if not allowed.any():
-            return None
-        cuts[column] = own[int(missed[allowed].max())]
-    out = ~(linear >= cuts).any(axis=1)
-    floor = sentences[out].mean(axis=0) if out.any() else sentences.min(axis=0)
-    return Gate(cuts, floor.astype(np.float32))
+    floor = np.median(np.concatenate(sentences.sentences), axis=0).astype(np.float32)
+    full = tags(combiner([linear.scores, sentences.scores]))
+    total = int(full.sum())
+    missed = np.arange(total)
+    allowed = binom.cdf(missed, total, 1 - kept) <= 1 - confidence
+    if not allowed.any():
+        return None
+    share = int(missed[allowed].max()) / total
+    # without a tag nothing can be lost: such a theme asks for no reading
+    cut = np.full(full.shape[1], np.inf, dtype=np.float32)
+    for column in np.flatnonzero(full.any(axis=0)).tolist():
+        reach = []
+        for row in np.flatnonzero(full[:, column]).tolist():
+            own, other = (part.sentences[row][:, column] for part in (linear, sentences))
+            order = np.argsort(-own, kind="stable")
+            # the score with the first k sentences read, the others at the floor; k from 0 to all
+            pooled = _pooled_in_turn(other[order], float(floor[column]), float(sharpness[row]))
+            trial = np.full((len(pooled), full.shape[1]), UNLEARNED, dtype=np.float32)
+            trial[:, column] = (
+                linear.scores[row, column] * combiner.weights[0, column]
+                + pooled * combiner.weights[1, column]
+                + combiner.bias[column]
+            )
+            lost = np.flatnonzero(~tags(trial)[:, column])
+            needed = int(lost[-1]) + 1 if len(lost) else 0
+            # where even all of them fall short by a rounding, all are needed
+            last = order[min(needed, len(order)) - 1] if needed else None
+            reach.append(np.inf if last is None else float(own[last]))
+        cut[column] = np.sort(reach)[int(share * len(reach))]
+    return Gate(cut, floor)
+
+
+def _pooled_in_turn(scores: Scores, floor: float, sharpness: float) -> Scores:
+    """The smooth maximum of sentences of which the first k are read, the rest at the floor; k from 0."""
+    count = len(scores)
+    read = np.logaddexp.accumulate(np.concatenate([[-np.inf], sharpness * scores]))
+    with np.errstate(divide="ignore"):
+        unread = np.log(count - np.arange(count + 1)) + sharpness * floor
+    return np.asarray(np.logaddexp(read, unread) / sharpness, dtype=np.float32)
 
 
 @dataclass(frozen=True)
 class StackScan:
-    """The members' scans, weighed; stories that were ruled out have the gate's floor for a score."""
+    """The members' scans, weighed."""
 
     combiner: Combiner
-    linear: Scan
-    sentences: Scan | None
-    """Of the stories that were read, in their order; None where none was."""
-    read: npt.NDArray[np.int64]
-    """Their places among all."""
-    floor: Scores
+    parts: Sequence[Scan]
 
     @property
     def scores(self) -> Scores:
         """Shape (n_stories, n_themes)."""
-        own = self.linear.scores
-        other = np.broadcast_to(self.floor, own.shape).copy()
-        if self.sentences is not None:
-            other[self.read] = self.sentences.scores
-        return self.combiner([own, other])
+        return self.combiner([part.scores for part in self.parts])
 
-    def sentence_scores(self, row: int) -> Scores:
-        """Shape (n_sentences, n_themes)."""
-        own = self.linear.sentence_scores(row)
-        place = int(np.searchsorted(self.read, row))
-        if self.sentences is not None and place < len(self.read) and self.read[place] == row:
-            return self.combiner([own, self.sentences.sentence_scores(place)])
-        return self.combiner([own, np.broadcast_to(self.floor, own.shape)])
+    def sentence_scores(self, rows: Sequence[int]) -> Sequence[Scores]:
+        """Of these stories, shape (n_sentences, n_themes) each."""
+        found = [part.sentence_scores(rows) for part in self.parts]
+        return [self.combiner(own) for own in zip(*found, strict=True)]
 
 
 class StackTagger:
-    """Members that each read the stories, and the weights of their scores."""
+    """`linear`, a member that reads sentences, and the weights of their scores."""
 
     kind = "stack"
 
     def __init__(
         self,
-        members: Sequence[Tagger],
+        linear: LinearTagger,
+        sentences: EncoderTagger,
         combiner: Combiner,
         gate: Gate | None = None,
         cascade: bool = False,
     ) -> None:
-        self.members = members
+        self.linear = linear
+        self.sentences = sentences
         self.combiner = combiner
         self.gate = gate
         self.cascade = cascade
-        """Whether stories that the gate rules out are left to `linear` alone."""
+        """Whether sentences that the gate rules out are left to `linear` alone."""
 
     def scan(self, stories: Sequence[Story]) -> StackScan:
-        """Read stories with `linear`, and those not ruled out with the other member too."""
-        linear, sentences = self.members
-        first = linear.scan(stories)
-        read = np.arange(len(stories))
-        floor = np.zeros(len(self.combiner.bias), dtype=np.float32)
-        if self.cascade and self.gate is not None:
-            read = np.flatnonzero(self.gate.lets_through(first.scores))
-            floor = self.gate.floor
-        chosen = [stories[place] for place in read.tolist()]
-        second = sentences.scan(chosen) if chosen else None
-        return StackScan(self.combiner, first, second, read, floor)
+        """Read stories with `linear`, and the sentences not ruled out with the other member too."""
+        first = self.linear.scan(stories)
+        if not self.cascade or self.gate is None:
+            return StackScan(self.combiner, [first, self.sentences.scan(stories)])
+        read = [self.gate.lets_through(own) for own in first.sentence_scores(range(len(stories)))]
+        second = self.sentences.scan_part(stories, read, self.gate.floor)
+        return StackScan(self.combiner, [first, second])
 
     def save(self, folder: Path) -> None:
         """Write each member into a folder of its own, and `stack.safetensors`."""
-        for name, member in zip(MEMBERS, self.members, strict=True):
+        members: tuple[Tagger, Tagger] = (self.linear, self.sentences)
+        for name, member in zip(MEMBERS, members, strict=True):
             (folder / name).mkdir()
             member.save(folder / name)
         arrays = {"weights": self.combiner.weights, "bias": self.combiner.bias}
