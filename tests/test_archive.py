@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 
 from tests.conftest import run, tiny_records, write_jsonl
+from themewire.storage import exists, opened, result_at
 
 with_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="the extra `ray` is not installed"
@@ -37,7 +39,7 @@ def tagged(folder):
 
 
 def test_every_story_once_bad_records_apart_and_bad_shards_named(shards, tiny_bundle):
-    command = ("archive", "in", "--output", "out", "--model", str(tiny_bundle))
+    command = ("archive", "in", "out", "--model", str(tiny_bundle))
     done = run(*command, cwd=shards)
     assert done.returncode == 1
     assert "240 stories tagged, 1 refused, 1 of 7 shards failed" in done.stderr
@@ -54,14 +56,14 @@ def test_every_story_once_bad_records_apart_and_bad_shards_named(shards, tiny_bu
 
 
 def test_results_inside_the_input_are_no_shards(shards, tiny_bundle):
-    command = ("archive", "in", "--output", "in/tags", "--model", str(tiny_bundle))
+    command = ("archive", "in", "in/tags", "--model", str(tiny_bundle))
     for _ in range(2):
         assert "1 of 7 shards failed" in run(*command, cwd=shards).stderr
     assert tagged(shards / "in/tags")["id"].nunique() == 240
 
 
 def test_a_killed_job_goes_on_where_it_was(shards, tiny_bundle):
-    command = ["archive", "in", "--output", "out", "--model", str(tiny_bundle)]
+    command = ["archive", "in", "out", "--model", str(tiny_bundle)]
     process = subprocess.Popen(
         [sys.executable, "-m", "themewire", *command], cwd=shards, stderr=subprocess.DEVNULL
     )
@@ -82,7 +84,6 @@ def test_ray_gives_the_same(shards, tiny_bundle):
         run(
             "archive",
             "in",
-            "--output",
             engine,
             "--engine",
             engine,
@@ -100,3 +101,54 @@ def test_ray_gives_the_same(shards, tiny_bundle):
     assert [list(t) for t in one["themes"]] == [list(t) for t in other["themes"]]
     manifest = json.loads((shards / "ray/manifest.json").read_text())
     assert (manifest["stories"], manifest["refused"], manifest["failed"]) == (240, 1, 1)
+
+
+def test_a_storage_is_as_good_as_a_folder(shards, tiny_bundle):
+    """Any file system that fsspec knows; here its own view of the local one, and one in memory."""
+    address = f"file://{shards}"
+    done = run(
+        "archive", f"{address}/in", f"{address}/out", "--model", str(tiny_bundle), cwd=shards
+    )
+    assert "240 stories tagged, 1 refused, 1 of 7 shards failed" in done.stderr, done.stderr
+    again = run(
+        "archive",
+        f"{address}/in/*.jsonl",
+        f"{address}/out",
+        "--model",
+        str(tiny_bundle),
+        cwd=shards,
+    )
+    assert "240 stories tagged, 1 refused, 0 of 6 shards failed" in again.stderr, "done before"
+    run("archive", "in", "local", "--model", str(tiny_bundle), cwd=shards)
+    one, other = (tagged(shards / name).set_index("id").sort_index() for name in ("local", "out"))
+    assert one["p_sale"].tolist() == other["p_sale"].tolist()
+    assert not list(shards.rglob("*.part"))
+
+
+def test_what_is_written_half_is_not_there():
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    with suppress(InterruptedError), result_at("memory://tags/a.parquet") as draft:
+        draft.write_bytes(b"half")
+        raise InterruptedError
+    assert not exists("memory://tags/a.parquet")
+    with result_at("memory://tags/a.parquet") as draft:
+        draft.write_bytes(b"whole")
+    with opened("memory://tags/a.parquet") as stream:
+        assert stream.read() == b"whole"
+    assert memory.find("/tags") == ["/tags/a.parquet"]
+
+
+def test_a_storage_nobody_knows_is_named(tmp_path, tiny_bundle):
+    done = run("archive", "nowhere://a/b", "out", "--model", str(tiny_bundle), cwd=tmp_path)
+    assert done.returncode == 2
+    assert "nowhere" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_predict_opens_no_storage(shards, tiny_bundle):
+    given = f"file://{shards}/in/part0.jsonl"
+    done = run("predict", given, "--model", str(tiny_bundle), cwd=shards)
+    assert done.returncode == 1
+    assert not done.stdout

@@ -18,10 +18,10 @@ from typing import Any
 from themewire.articles import Fault
 from themewire.bundle import file_digest
 from themewire.errors import InputRefused, UsageError, missing_extra
-from themewire.files import draft_of
 from themewire.inputs import Reader, input_files
 from themewire.outputs import ParquetWriter
 from themewire.predict import Predictor, load_predictor, predict_stream
+from themewire.storage import digest, exists, is_stored, opened, result_at
 
 logger = logging.getLogger(__name__)
 
@@ -53,27 +53,25 @@ class ShardDone:
     """Why it could not be done at all."""
 
 
-def shards_of(inputs: Sequence[str], output: Path) -> list[Shard]:
+def shards_of(inputs: Sequence[str], output: str) -> list[Shard]:
     """The shards of files, folders and patterns; a name stays the same from run to run.
 
     What lies under `output` is no shard, though the folder may stand inside an input.
     """
-    done = output.resolve()
-    sources = [
-        name
-        for given in inputs
-        for name in input_files(given)
-        if done not in Path(name).resolve().parents
-    ]
-    shards = []
-    for source in sources:
+    shards, done = [], _whole_name(output)
+    for source in [name for given in inputs for name in input_files(given)]:
+        whole = _whole_name(source)
+        if whole.startswith(f"{done}/"):
+            continue
         # two folders may hold files of the same name
-        where = hashlib.sha256(str(Path(source).resolve()).encode()).hexdigest()[:8]
+        where = hashlib.sha256(whole.encode()).hexdigest()[:8]
         name = f"{Path(source).name.split('.')[0]}-{where}"
-        shards.append(
-            Shard(source, str(output / f"{name}.parquet"), str(output / REJECTS / f"{name}.jsonl"))
-        )
+        shards.append(Shard(source, f"{output}/{name}.parquet", f"{output}/{REJECTS}/{name}.jsonl"))
     return shards
+
+
+def _whole_name(name: str) -> str:
+    return name.rstrip("/") if is_stored(name) else str(Path(name).resolve())
 
 
 def tag_shard(predictor: Predictor, shard: Shard, reader: Reader) -> ShardDone:
@@ -81,7 +79,7 @@ def tag_shard(predictor: Predictor, shard: Shard, reader: Reader) -> ShardDone:
     stories = 0
     rejected: list[Fault] = []
     try:
-        with draft_of(Path(shard.target)) as draft:
+        with result_at(shard.target) as draft:
             with ParquetWriter(draft, predictor.themes) as rows:
                 found = predict_stream(predictor, reader.read([shard.source], io.BytesIO()))
                 for item in found:
@@ -93,17 +91,16 @@ def tag_shard(predictor: Predictor, shard: Shard, reader: Reader) -> ShardDone:
             if rejected and not stories and not rejected[0].line:
                 raise InputRefused(str(rejected[0]))
             if rejected:
-                _write_rejects(Path(shard.rejects), rejected)
+                _write_rejects(shard.rejects, rejected)
+            sha256 = file_digest(draft)
     except InputRefused as error:
         logger.warning("%s", error)
         return ShardDone(shard.source, shard.target, 0, 0, "", predictor.name, str(error))
-    digest = file_digest(Path(shard.target))
-    return ShardDone(shard.source, shard.target, stories, len(rejected), digest, predictor.name)
+    return ShardDone(shard.source, shard.target, stories, len(rejected), sha256, predictor.name)
 
 
-def _write_rejects(path: Path, faults: Sequence[Fault]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with draft_of(path) as draft:
+def _write_rejects(name: str, faults: Sequence[Fault]) -> None:
+    with result_at(name) as draft:
         lines = [json.dumps(fault._asdict(), ensure_ascii=True) for fault in faults]
         draft.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -112,15 +109,15 @@ def earlier(shard: Shard) -> ShardDone:
     """What an earlier run left of a shard that is done."""
     from pyarrow import parquet
 
-    table = parquet.ParquetFile(shard.target)
-    stories = table.metadata.num_rows
-    model = ""
-    if stories:
-        model = next(table.iter_batches(1, columns=["model"])).to_pylist()[0]["model"]
-    rejects = Path(shard.rejects)
-    refused = len(rejects.read_bytes().splitlines()) if rejects.exists() else 0
-    digest = file_digest(Path(shard.target))
-    return ShardDone(shard.source, shard.target, stories, refused, digest, model)
+    with opened(shard.target) as stream, parquet.ParquetFile(stream) as table:
+        stories, model = table.metadata.num_rows, ""
+        if stories:
+            model = next(table.iter_batches(1, columns=["model"])).to_pylist()[0]["model"]
+    refused = 0
+    if exists(shard.rejects):
+        with opened(shard.rejects) as lines:
+            refused = sum(1 for _ in lines)
+    return ShardDone(shard.source, shard.target, stories, refused, digest(shard.target), model)
 
 
 class ShardTagger:
@@ -173,7 +170,7 @@ ENGINES: dict[str, Callable[[str, Sequence[Shard], Reader, int], Iterator[ShardD
 
 def tag_archive(
     inputs: Sequence[str],
-    output: Path,
+    output: str,
     model: str,
     reader: Reader,
     engine: str = "local",
@@ -182,8 +179,8 @@ def tag_archive(
     """Tag every shard that is not done yet; yields what became of each, then writes the manifest.
 
     Args:
-        inputs: files, folders or patterns; each file is a shard.
-        output: a folder for the results, their rejects and `manifest.json`.
+        inputs: files, folders or patterns, also in a storage (s3://…); each file is a shard.
+        output: a folder, likewise, for the results, their rejects and `manifest.json`.
         model: as `--model` takes it; with Ray, it must be reachable from every machine.
         reader: how the inputs are read.
         engine: "local" or "ray".
@@ -192,14 +189,14 @@ def tag_archive(
     Raises:
         UsageError: no model, or two shards with one name.
     """
-    output.mkdir(parents=True, exist_ok=True)
+    output = output.rstrip("/")
     shards = shards_of(inputs, output)
     if len({shard.target for shard in shards}) < len(shards):
         raise UsageError("two inputs are the same file; name each once")
     done: dict[str, ShardDone] = {}
     left = []
     for shard in shards:
-        if Path(shard.target).exists():
+        if exists(shard.target):
             done[shard.source] = earlier(shard)
             yield done[shard.source]
         else:
@@ -216,5 +213,5 @@ def tag_archive(
         "failed": sum(bool(part["failed"]) for part in parts),
         "models": sorted({part["model"] for part in parts if part["model"]}),
     }
-    with draft_of(output / MANIFEST) as draft:
+    with result_at(f"{output}/{MANIFEST}") as draft:
         draft.write_text(json.dumps(manifest, indent=1), encoding="utf-8")

@@ -334,10 +334,13 @@ def _write_all(found: Iterable[Any], writer: Any, reject: Callable[[str], None])
 def archive(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT...", help="Files, folders or patterns: each file a shard."),
+        typer.Argument(
+            metavar="INPUT...",
+            help="Files, folders or patterns, also in a storage (s3://…): each file a shard.",
+        ),
     ],
     output: Annotated[
-        Path, typer.Option("--output", metavar="FOLDER", help="Where shards of tags go.")
+        str, typer.Argument(metavar="OUTPUT", help="The folder, likewise, where shards of tags go.")
     ],
     model: ModelOption = None,
     engine: Annotated[str, typer.Option(metavar="local|ray", help="ray: on a cluster.")] = "local",
@@ -350,7 +353,7 @@ def archive(
 ) -> None:
     """Tag a whole archive, shard by shard; stopped and started again, it goes on where it was.
 
-    Example: themewire archive stories/ --output tags/ --engine ray
+    Example: themewire archive stories/ tags/ --engine ray
     """
     one_of("--engine", engine, ("local", "ray"))
     from themewire.archive import shards_of, tag_archive
@@ -358,7 +361,8 @@ def archive(
     from themewire.predict import default_model
 
     columns = {"id": id_column, "title": title, "text": text}
-    reader = Reader(names={key: name for key, name in columns.items() if key != name})
+    names = {key: name for key, name in columns.items() if key != name}
+    reader = Reader(storage=True, names=names)
     total = len(shards_of(inputs, output))
     start, stories, refused, failed, number = time.monotonic(), 0, 0, 0, 0
     for number, done in enumerate(

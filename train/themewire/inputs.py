@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, cast
 
 from themewire.articles import Article, BadLine, Fault, parse_line, story_record
 from themewire.errors import missing_extra
+from themewire.storage import is_stored, opened, stored_files
 from themewire.web import WebError, fetch, is_address, page_story
 
 STDIN = "-"
@@ -63,6 +64,8 @@ class Reader:
     """Standard input holds a record a line."""
     allow_private: bool = False
     """Addresses in private networks may be fetched."""
+    storage: bool = False
+    """Addresses that are not of the web (s3://…) are files in a storage; else they are refused."""
     names: Mapping[str, str] = field(default_factory=dict)
     """Columns that hold `id`, `title` and `text`, where they are called something else."""
 
@@ -71,7 +74,7 @@ class Reader:
         for given in inputs:
             if given == STDIN:
                 yield from self._stdin(stdin)
-            elif is_address(given):
+            elif is_address(given) and not (self.storage and is_stored(given)):
                 yield self._address(given)
             else:
                 for name in input_files(given):
@@ -82,11 +85,10 @@ class Reader:
         bare = Path(path.stem) if path.suffix.lower() in COMPRESSED else path
         suffix = bare.suffix.lower()
         try:
-            if suffix == ".parquet":
-                yield from self._parquet(path)
-                return
-            with _opened(path) as stream:
-                if suffix == ".jsonl":
+            with _decompressed(name) as stream:
+                if suffix == ".parquet":
+                    yield from self._parquet(stream, name)
+                elif suffix == ".jsonl":
                     yield from self._jsonl(stream, name)
                 elif suffix == ".csv":
                     yield from self._csv(stream, name)
@@ -173,15 +175,15 @@ class Reader:
             return f"the columns are {', '.join(found[:8]) or 'none'}"
         return ""
 
-    def _parquet(self, path: Path) -> Iterator[Given | Fault]:
+    def _parquet(self, stream: BinaryIO, name: str) -> Iterator[Given | Fault]:
         try:
             import pyarrow
             from pyarrow import parquet
         except ImportError as error:
             raise missing_extra("formats", error) from error
-        name, number = str(path), 0
+        number = 0
         try:
-            with parquet.ParquetFile(path) as table:
+            with parquet.ParquetFile(stream) as table:
                 missing = self._missing(table.schema_arrow.names)
                 if missing:
                     yield Fault(name, 0, "columns", missing, "name them with --title and --text")
@@ -224,9 +226,11 @@ class _TooLarge(Exception):
 
 def input_files(given: str) -> list[str]:
     """The files that a file, folder or glob pattern stands for, in sorted order."""
+    suffixes = (*READABLE, *(end + more for end in READABLE for more in COMPRESSED))
+    if is_stored(given):
+        return stored_files(given, suffixes)
     path = Path(given)
     if path.is_dir():
-        suffixes = (*READABLE, *(end + more for end in READABLE for more in COMPRESSED))
         found = [
             str(file)
             for file in sorted(path.rglob("*"))
@@ -239,10 +243,14 @@ def input_files(given: str) -> list[str]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    opener = COMPRESSED.get(path.suffix.lower())
-    with opener(path, "rb") if opener else path.open("rb") as stream:
-        yield cast(BinaryIO, stream)
+def _decompressed(name: str) -> Iterator[BinaryIO]:
+    opener = COMPRESSED.get(Path(name).suffix.lower())
+    with opened(name) as raw:
+        if opener is None:
+            yield raw
+            return
+        with opener(raw, "rb") as stream:
+            yield cast(BinaryIO, stream)
 
 
 def _whole(stream: BinaryIO) -> bytes:
