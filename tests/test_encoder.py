@@ -1,9 +1,7 @@
 """Encoder, vector store and the taggers that read sentences, on a tiny encoder made here."""
 
 import json
-import math
 import threading
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -19,10 +17,10 @@ from themewire.encoder import by_length, padded, token_windows
 from themewire.errors import UsageError
 from themewire.pretrained import find_source, load_pretrained, stored_encoder
 from themewire.taggers import assemble, fit_member
-from themewire.taggers.encoder import EncoderTagger, Head, Lesson, smooth_maximum
+from themewire.taggers.combiner import learn_combiner
+from themewire.taggers.encoder import Head, Lesson, smooth_maximum
 from themewire.taggers.finetune import MARK, complete_checkpoint, hardest
-from themewire.taggers.stack import Combiner, Gate, StackTagger, learn_combiner, learn_gate
-from themewire.text import Story, stories
+from themewire.text import stories
 from themewire.themes import plain_taxonomy
 from themewire.vectors import StoredEncoder, VectorStore, sentence_key
 
@@ -320,135 +318,3 @@ def test_a_killed_finetune_goes_on_where_it_was(tiny_encoder, workplace, monkeyp
     resumed = fit_member(config, batch, labels, NAMES, 3, lambda figures, step: steps.append(step))
     assert min(steps) > 3, "it began anew"
     assert np.allclose(resumed.scan(batch).scores, whole, atol=1e-4)
-
-
-class Read(NamedTuple):
-    """Out-of-fold scores of one member."""
-
-    scores: np.ndarray
-    sentences: list[np.ndarray]
-
-
-def smooth_max(sentences, sharpness):
-    return np.log(np.exp(sharpness * sentences).sum(axis=0)) / sharpness
-
-
-def made_up_articles(rng, count):
-    """Articles of four sentences, one of which carries each theme; `linear` hears it less clearly."""
-    tags = rng.random((count, 2)) < 0.2
-    places = rng.integers(4, size=tags.shape)
-    carried = np.zeros((count, 4, 2))
-    for column in range(2):
-        carried[np.arange(count), places[:, column], column] = tags[:, column]
-    shape = carried.shape
-    linear = (rng.normal(size=shape) + 3 * carried - 1).astype(np.float32)
-    sentences = (rng.normal(size=shape) + 9 * carried - 6).astype(np.float32)
-    pooled = np.array([smooth_max(own, 4.0) for own in sentences], dtype=np.float32)
-    return Read(linear.max(axis=1), list(linear)), Read(pooled, list(sentences))
-
-
-def positive(scores):
-    return scores > 0
-
-
-def test_the_gate_keeps_what_it_promises():
-    rng = np.random.default_rng(3)
-    combiner = Combiner(np.array([[0.1, 0.1], [1, 1]], np.float32), np.zeros(2, np.float32))
-    kept, read = [], []
-    for _ in range(40):
-        linear, sentences = made_up_articles(rng, 1000)
-        gate = learn_gate(linear, sentences, np.full(1000, 4.0), combiner, positive, 0.98, 0.9)
-        assert gate is not None
-        linear, sentences = made_up_articles(rng, 1000)
-        full = positive(combiner([linear.scores, sentences.scores]))
-        marked = [gate.lets_through(own) for own in linear.sentences]
-        partly = np.array(
-            [
-                smooth_max(np.where(mark[:, None], own, gate.floor), 4.0)
-                for mark, own in zip(marked, sentences.sentences, strict=True)
-            ]
-        )
-        found = positive(combiner([linear.scores, partly]))
-        kept.append((found & full).sum() / full.sum())
-        read.append(np.concatenate(marked).mean())
-    assert np.mean(np.array(kept) >= 0.98) >= 0.85
-    assert np.mean(read) < 0.65
-
-
-def test_a_gate_needs_tags_to_learn_from():
-    linear, sentences = made_up_articles(np.random.default_rng(3), 50)
-    combiner = Combiner(np.ones((2, 2), np.float32), np.zeros(2, np.float32))
-    sharpness = np.full(50, 4.0)
-    assert learn_gate(linear, sentences, sharpness, combiner, positive, 0.99, 0.9) is None
-
-
-def test_a_theme_without_a_tag_asks_for_no_reading():
-    linear, sentences = made_up_articles(np.random.default_rng(3), 1000)
-    combiner = Combiner(np.ones((2, 2), np.float32), np.array([0, -99], np.float32))
-    gate = learn_gate(linear, sentences, np.full(1000, 4.0), combiner, positive, 0.98, 0.9)
-    assert gate is not None
-    assert np.isfinite(gate.cut[0])
-    assert np.isinf(gate.cut[1])
-
-
-class Scanned(NamedTuple):
-    """What a member with given scores says."""
-
-    scores: np.ndarray
-    sentences: list[np.ndarray]
-
-    def sentence_scores(self, rows):
-        return [self.sentences[row] for row in rows]
-
-
-class Words:
-    """A `linear` that scores what its table says of each sentence."""
-
-    def __init__(self, table):
-        self.table = table
-
-    def scan(self, batch):
-        found = [
-            np.array([self.table[s.text] for s in story.sentences], np.float32) for story in batch
-        ]
-        return Scanned(np.array([own.max(axis=0) for own in found]), found)
-
-
-class Encoded:
-    """An encoder that remembers what it read, and says how long each sentence is."""
-
-    def __init__(self):
-        self.seen = []
-
-    def encode(self, sentences):
-        self.seen += sentences
-        return np.array([[len(sentence)] for sentence in sentences], dtype=np.float32)
-
-
-def test_a_cascade_reads_only_the_sentences_it_must():
-    texts = ["Arms go. Rain falls.", "Rain falls. Snow falls.", "Snow falls. They drill."]
-    batch = [Story(Article(id=str(i), text=text)) for i, text in enumerate(texts)]
-    low = [-9, -9]
-    linear = Words({"Arms go.": [2, -9], "They drill.": [-9, 1], "Rain falls.": low,
-                    "Snow falls.": low})  # fmt: skip
-    eye, none = np.ones((1, 2), np.float32), np.zeros(2, np.float32)
-    head = Head(np.ones((1, 1), np.float32), np.zeros(1, np.float32), eye, none, 4.0)
-    encoder = Encoded()
-    combiner = Combiner(np.ones((2, 2), np.float32), np.zeros(2, np.float32))
-    gate = Gate(np.array([0, 0], np.float32), np.array([-4, -6], np.float32))
-    whole = StackTagger(linear, EncoderTagger(encoder, head), combiner, gate).scan(batch)
-    assert len(encoder.seen) == 6
-    encoder.seen.clear()
-    cascade = StackTagger(linear, EncoderTagger(encoder, head), combiner, gate, cascade=True)
-    partly = cascade.scan(batch)
-    assert encoder.seen == ["Arms go.", "They drill."]
-    (found,), (expected,) = partly.sentence_scores([0]), whole.sentence_scores([0])
-    assert np.array_equal(found[0], expected[0])
-    assert found[1].tolist() == [-13, -15], "linear, and the floor"
-    assert partly.scores[2, 1] == pytest.approx(1 + len("They drill."), abs=1e-3)
-    assert partly.scores[1].tolist() == pytest.approx(
-        [-13 + math.log(2) / 4, -15 + math.log(2) / 4]
-    )
-    encoder.seen.clear()
-    cascade.scan([batch[1]])
-    assert encoder.seen == [], "nothing to read, nothing run"

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from themewire.config import Config, FinetuneConfig
+from themewire.config import Config, FinetuneConfig, StackConfig
 from themewire.evaluation import scan_all
 from themewire.metrics import EvidenceFigures, measure_evidence
 from themewire.splits import make_folds
 from themewire.taggers import fit_member, members
 from themewire.taggers.base import Listener, Scores, Tagger
+from themewire.taggers.cascade import Bag, fit_bag
+from themewire.taggers.combiner import Combiner, learn_combiner
 from themewire.taggers.encoder import EncoderTagger
-from themewire.taggers.stack import Combiner, learn_combiner
 from themewire.text import Story
 from themewire.themes import LabelArray
 
@@ -51,6 +52,10 @@ class CrossValidation:
     """Each family's own."""
     sharpness: Scores
     """Shape (n_scored,): with which each article's sentences were pooled; 0 where they were not."""
+    bags: Sequence[Scores]
+    """The scores of a cascade's bag, of each scored article's sentences; empty where not asked for."""
+    bag: Bag | None
+    """As learned for the last fold."""
     combiner: Combiner | None
     """Learned on all scored articles; None where a single family is trained."""
     fitted: Sequence[Tagger]
@@ -83,10 +88,13 @@ def cross_validate(
     names: Sequence[str],
     on_fold: Callable[[FoldDone], None] | None = None,
     listener: Listener | None = None,
+    *,
+    cascade: bool = False,
 ) -> CrossValidation:
     """Train on all folds but one, score that one, in turn; near-duplicate `groups` are never split.
 
-    `on_fold` hears of each, the `listener` of the steps in between.
+    `on_fold` hears of each, the `listener` of the steps in between. For a stack, `cascade` asks for
+    what its gate is learned from.
     """
     seed, articles = config.split.seed, [story.article for story in batch]
     folds = make_folds(articles, labels, groups, config.split.folds, seed, config.split.by)
@@ -95,6 +103,7 @@ def cross_validate(
     none = np.zeros((0, labels.shape[1]), np.float32)
     parts = [Part(np.zeros(labels.shape, np.float32), [none] * len(batch)) for _ in families]
     sharpness = np.zeros(len(batch), np.float32)
+    bags, bag = [none] * len(batch), None
     fitted: list[Tagger] = []
     for fold in run:
         start = time.perf_counter()
@@ -110,6 +119,11 @@ def cross_validate(
             if isinstance(tagger, EncoderTagger):
                 sharpness[held] = tagger.head.sharpness
             fitted.append(tagger)
+        if cascade and isinstance(config.tagger, StackConfig) and isinstance(tagger, EncoderTagger):
+            bag = fit_bag(others, labels[~held], names, config.tagger.sentences, seed)
+            for row in rows:
+                texts = [sentence.text for sentence in batch[row].sentences]
+                bags[row] = bag.sentence_scores(tagger.encoder, texts)
         if on_fold is not None:
             seconds = time.perf_counter() - start
             places, found_scores = np.flatnonzero(held), [part.scores[held] for part in parts]
@@ -128,8 +142,8 @@ def cross_validate(
         combiner = learn_combiner([part.scores for part in parts], labels[scored])
     evidence = measure_evidence([batch[i] for i in chosen], whole.sentences, names)
     return CrossValidation(
-        scored, inner, whole.scores, whole.sentences, evidence, parts, sharpness[scored], combiner,
-        fitted,
+        scored, inner, whole.scores, whole.sentences, evidence, parts, sharpness[scored],
+        [bags[i] for i in chosen] if bag else [], bag, combiner, fitted,
     )  # fmt: skip
 
 

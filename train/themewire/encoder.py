@@ -34,6 +34,9 @@ class Encoder(Protocol):
     def encode(self, sentences: Sequence[str]) -> Vectors:
         """One vector a sentence, shape (n_sentences, size)."""
 
+    def token_ids(self, sentences: Sequence[str]) -> list[list[int]]:
+        """The numbers of each sentence's tokens, no special ones among them."""
+
     def save(self, folder: Path) -> None:
         """Write the encoder's files into an existing folder."""
 
@@ -57,16 +60,18 @@ def token_windows(
     inner = [place for place, special in enumerate(around.special_tokens_mask) if not special]
     first, last = around.ids[: inner[0]], around.ids[inner[-1] + 1 :]
     room = size - len(first) - len(last)
-    encodings = tokenizer.encode_batch_fast(
+    return [
+        [[*first, *ids[start : start + room], *last] for start in range(0, max(1, len(ids)), room)]
+        for ids in token_ids(tokenizer, sentences)
+    ]
+
+
+def token_ids(tokenizer: Tokenizer, sentences: Sequence[str]) -> list[list[int]]:
+    """The numbers of each sentence's tokens, no special ones among them."""
+    found = tokenizer.encode_batch_fast(
         [encodable(sentence) for sentence in sentences], add_special_tokens=False
     )
-    return [
-        [
-            [*first, *encoding.ids[start : start + room], *last]
-            for start in range(0, max(1, len(encoding.ids)), room)
-        ]
-        for encoding in encodings
-    ]
+    return [encoding.ids for encoding in found]
 
 
 def by_length(lengths: Sequence[int], tokens: int = TOKENS_A_BATCH) -> Iterator[list[int]]:
@@ -127,6 +132,10 @@ class OnnxEncoder:
                 sums[owners[place]] += mean * lengths[place]
                 tokens[owners[place]] += lengths[place]
         return np.asarray(sums / tokens[:, None], dtype=np.float32)
+
+    def token_ids(self, sentences: Sequence[str]) -> list[list[int]]:
+        """The numbers of each sentence's tokens, no special ones among them."""
+        return token_ids(self.tokenizer, sentences)
 
     def save(self, folder: Path) -> None:
         """Copy `encoder.onnx`, `tokenizer.json` and `encoder.json`."""

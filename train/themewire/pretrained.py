@@ -16,13 +16,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from torch import nn
 
 from themewire.bundle import file_digest
 from themewire.config import EncoderSettings
-from themewire.encoder import GRAPH, SETTINGS, TOKENS, OnnxEncoder
+from themewire.encoder import GRAPH, SETTINGS, TOKENS, OnnxEncoder, Vectors
 from themewire.errors import UsageError, missing_extra
 from themewire.vectors import StoredEncoder, VectorStore
 
@@ -203,6 +204,14 @@ def check_settings(model: Any, settings: EncoderSettings) -> None:
 
 
 @cache
+def word_vectors(settings: EncoderSettings) -> Vectors:
+    """The vector of each token before any layer, shape (n_tokens, hidden)."""
+    model, _ = load_pretrained(find_source(settings))
+    weights = model.get_input_embeddings().weight
+    return np.asarray(weights.detach().numpy(), dtype=np.float32)
+
+
+@cache
 def stored_encoder(settings: EncoderSettings) -> StoredEncoder:
     """The encoder that the settings name, frozen, with its vectors: exported once, then only read."""
     source = find_source(settings)
@@ -227,4 +236,5 @@ def stored_encoder(settings: EncoderSettings) -> StoredEncoder:
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     encoder = OnnxEncoder.load(folder.resolve())
-    return StoredEncoder(encoder, VectorStore(WORKSHOP / "vectors" / f"{key}.db", encoder.size))
+    store = VectorStore(WORKSHOP.resolve() / "vectors" / f"{key}.db", encoder.size)
+    return StoredEncoder(encoder, store)

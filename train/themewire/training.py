@@ -37,8 +37,8 @@ from themewire.report import (
 )
 from themewire.splits import near_groups
 from themewire.taggers import assemble, fit_member, members
-from themewire.taggers.base import Listener, Scores, Tagger
-from themewire.taggers.stack import Gate, learn_gate
+from themewire.taggers.base import Listener, Tagger
+from themewire.taggers.cascade import Cuts, Gate, fit_bag, learn_cuts
 from themewire.text import stories
 
 logger = logging.getLogger(__name__)
@@ -158,7 +158,9 @@ def _learn(
         fold_seconds[fold.number] = fold.seconds
         logger.info("fold %d of %d: %.1f s", fold.number, config.split.folds, fold.seconds)
 
-    found = cross_validate(config, batch, labels, groups, names, on_fold, _under(run, "held_out"))
+    found = cross_validate(
+        config, batch, labels, groups, names, on_fold, _under(run, "held_out"), cascade=True
+    )
     truth, scored = labels[found.rows], [batch[i] for i in found.rows.tolist()]
     probabilities, tags = cross_fitted(found.scores, truth, found.folds, names, config.decision)
     if is_held_out(config):
@@ -170,47 +172,47 @@ def _learn(
     figures = measure(truth, probabilities, tags, names, seed, groups[found.rows], found.evidence)
     decision = learn_decision(found.scores, truth, names, config.decision, config.review)
     families = members(config.tagger)
-    fitted = found.fitted
+    fitted, bag = found.fitted, found.bag
     if all(member.refit for member in families if isinstance(member, FinetuneConfig)):
         fitted = [
             fit_member(member, batch, labels, names, seed, _under(run, "final"))
             for member in families
         ]
+        if isinstance(config.tagger, StackConfig):
+            bag = fit_bag(batch, labels, names, config.tagger.sentences, seed)
     gate = None
-    if found.combiner is not None:
+    if found.combiner is not None and bag is not None:
         linear, sentences = found.parts
-        gate = learn_gate(
+        cuts = learn_cuts(
             linear,
             sentences,
+            found.bags,
             found.sharpness,
             found.combiner,
             lambda scores: decision.tags(decision.probabilities(scores)),
             KEPT_TAGS,
             config.review.confidence,
         )
-        _log_gate(run, gate, linear.sentences, tags)
+        if cuts is None:
+            logger.info("no cascade: too few tags to say which sentences may stay unread")
+        else:
+            gate = Gate(bag, cuts.weights, cuts.cut, cuts.floor)
+            _log_cascade(run, cuts, tags)
     tagger = assemble(fitted, found.combiner, gate)
     held_out = HeldOut.of(scored, found.scores, truth)
     measured = Measured(scored, truth, probabilities, tags, found.sentences, figures)
     return measured, decision, tagger, held_out
 
 
-def _log_gate(
-    run: tracking.Tracked, gate: Gate | None, linear: Sequence[Scores], tags: TagArray
-) -> None:
-    if gate is None:
-        logger.info("no cascade: too few tags to say which sentences linear may rule out")
-        return
-    read = [gate.lets_through(scores) for scores in linear]
-    tagless = np.flatnonzero(~tags.any(axis=1)).tolist()
+def _log_cascade(run: tracking.Tracked, cuts: Cuts, tags: TagArray) -> None:
     figures = {
-        "cascade/read": float(np.concatenate(read).mean()),
-        "cascade/stories_read": float(np.mean([own.any() for own in read])),
+        "cascade/read": float(np.concatenate(cuts.read).mean()),
+        "cascade/stories_read": float(np.mean([own.any() for own in cuts.read])),
     }
+    tagless = np.flatnonzero(~tags.any(axis=1)).tolist()
     if tagless:
-        figures["cascade/read_without_tag"] = float(
-            np.concatenate([read[row] for row in tagless]).mean()
-        )
+        unread = np.concatenate([cuts.read[row] for row in tagless])
+        figures["cascade/read_without_tag"] = float(unread.mean())
     run.log_metrics(figures, "articles")
 
 

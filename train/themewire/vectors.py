@@ -111,6 +111,10 @@ class StoredEncoder:
             return np.empty((0, self.encoder.size), dtype=np.float32)
         return np.stack([self.known[key] for key in keys])
 
+    def token_ids(self, sentences: Sequence[str]) -> list[list[int]]:
+        """The numbers of each sentence's tokens, no special ones among them."""
+        return self.encoder.token_ids(sentences)
+
     def save(self, folder: Path) -> None:
         """The encoder itself; the store stays."""
         self.encoder.save(folder)

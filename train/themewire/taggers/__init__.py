@@ -8,9 +8,11 @@ from pathlib import Path
 from themewire.config import FinetuneConfig, LinearConfig, MemberConfig, StackConfig, TaggerConfig
 from themewire.errors import UsageError
 from themewire.taggers.base import Listener, Tagger
+from themewire.taggers.cascade import Gate
+from themewire.taggers.combiner import Combiner
 from themewire.taggers.encoder import EncoderTagger, fit_encoder
 from themewire.taggers.linear import LinearTagger, fit_linear
-from themewire.taggers.stack import MEMBERS, Combiner, Gate, StackTagger, load_weights
+from themewire.taggers.stack import StackTagger
 from themewire.text import Story
 from themewire.themes import LabelArray
 
@@ -26,13 +28,7 @@ def load_tagger(kind: str, folder: Path, cascade: bool = False) -> Tagger:
     if kind in ("encoder", "finetune"):
         return EncoderTagger.load(folder, kind)
     if kind == "stack":
-        linear, sentences = (folder / name for name in MEMBERS)
-        return StackTagger(
-            LinearTagger.load(linear),
-            EncoderTagger.load(sentences, "encoder"),
-            *load_weights(folder),
-            cascade,
-        )
+        return StackTagger.load(folder, cascade)
     raise UsageError(f"{folder}: refused: tagger {kind!r} is not known here; upgrade themewire")
 
 
