@@ -121,9 +121,10 @@ def cross_validate(
             fitted.append(tagger)
         if cascade and isinstance(config.tagger, StackConfig) and isinstance(tagger, EncoderTagger):
             bag = fit_bag(others, labels[~held], names, config.tagger.sentences, seed)
-            for row in rows:
-                texts = [sentence.text for sentence in batch[row].sentences]
-                bags[row] = bag.sentence_scores(tagger.encoder, texts)
+            for row, value in zip(
+                rows, bag.scan(tagger.encoder, [batch[i] for i in rows]), strict=True
+            ):
+                bags[row] = value
         if on_fold is not None:
             seconds = time.perf_counter() - start
             places, found_scores = np.flatnonzero(held), [part.scores[held] for part in parts]

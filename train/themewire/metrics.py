@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from themewire.calibration import Calibration, Probabilities, measure_calibration
 from themewire.decisions import TagArray
-from themewire.text import Story, evidence_sentences
+from themewire.text import Story
 from themewire.themes import LabelArray
 
 RESAMPLES = 2000
@@ -274,7 +274,7 @@ def measure_evidence(
             if not story.article.evidence.get(name):
                 continue
             ranked = np.argsort(-scores[:, column], kind="stable")
-            hits = evidence_sentences(story, name)[ranked]
+            hits = story.evidence[name][ranked]
             pairs += 1
             first += bool(hits[:1].any())
             third += bool(hits[:3].any())

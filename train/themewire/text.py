@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
@@ -45,6 +45,11 @@ class Story:
     def sentences(self) -> list[Sentence]:
         """The title, then the sentences of the text, in reading order; never empty strings."""
         return split_sentences(self.article)
+
+    @cached_property
+    def evidence(self) -> Mapping[str, npt.NDArray[np.bool_]]:
+        """For each theme with labelled evidence: which sentences that is, shape (n_sentences,)."""
+        return {theme: evidence_sentences(self, theme) for theme in self.article.evidence}
 
 
 def stories(articles: list[Article]) -> list[Story]:
@@ -171,7 +176,7 @@ def sentence_labels(
     carried = np.zeros((len(story.sentences), len(names)), dtype=np.int8)
     for column, name in enumerate(names):
         if labels[column]:
-            carried[:, column] = evidence_sentences(story, name)
+            carried[:, column] = story.evidence[name]
     return carried
 
 

@@ -69,4 +69,5 @@ def save_combiner(combiner: Combiner, path: Path) -> None:
 
 def load_combiner(path: Path) -> Combiner:
     """Read what `save_combiner` wrote."""
-    return Combiner(**load_file(path))
+    arrays = load_file(path)
+    return Combiner(arrays["weights"], arrays["bias"])
