@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,8 +26,17 @@ Vectors = npt.NDArray[np.float32]
 GRAPH = "encoder.onnx"
 TOKENS = "tokenizer.json"
 SETTINGS = "encoder.json"
-TOKENS_A_BATCH = 2048
-"""Tokens read at once, padding included: enough to keep the cores busy, little enough for their caches."""
+TOKENS_A_BATCH = 1024
+"""Tokens a core reads at once, padding included: enough to keep it busy, little enough for its cache."""
+
+
+SMALLEST_BATCH = 128
+"""Tokens from which a batch is worth a core of its own."""
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Encoder(Protocol):
@@ -111,11 +122,23 @@ class OnnxEncoder:
 
     @cached_property
     def session(self) -> InferenceSession:
-        """ONNX Runtime, on as many threads as there are cores."""
+        """ONNX Runtime, one thread a call: `encode` calls it from as many threads as there are cores.
+
+        Cores that read batches of their own need not wait for each other within one.
+        """
         import onnxruntime
 
         onnxruntime.set_default_logger_severity(3)
-        return onnxruntime.InferenceSession(self.folder / GRAPH, providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        return onnxruntime.InferenceSession(
+            self.folder / GRAPH, options, providers=["CPUExecutionProvider"]
+        )
+
+    def _means(self, windows: Sequence[Sequence[int]]) -> Vectors:
+        ids, mask = padded(windows)
+        (means,) = self.session.run(None, {"input_ids": ids, "attention_mask": mask})
+        return np.asarray(means, dtype=np.float32)
 
     def encode(self, sentences: Sequence[str]) -> Vectors:
         """One vector a sentence, shape (n_sentences, size): the mean over all its tokens."""
@@ -124,13 +147,17 @@ class OnnxEncoder:
         owners = np.repeat(np.arange(len(found)), [len(own) for own in found])
         sums = np.zeros((len(sentences), self.size), dtype=np.float32)
         tokens = np.zeros(len(sentences), dtype=np.float32)
-        lengths = [len(window) for window in windows]
-        for batch in by_length(lengths):
-            ids, mask = padded([windows[place] for place in batch])
-            (means,) = self.session.run(None, {"input_ids": ids, "attention_mask": mask})
-            for place, mean in zip(batch, means, strict=True):
-                sums[owners[place]] += mean * lengths[place]
-                tokens[owners[place]] += lengths[place]
+        lengths = np.array([len(window) for window in windows])
+        # a few sentences are shared out among the cores too
+        share = max(SMALLEST_BATCH, -(-int(lengths.sum()) // cores()))
+        batches = list(by_length(lengths.tolist(), min(TOKENS_A_BATCH, share)))
+        with ThreadPoolExecutor(cores()) as pool:
+            found_means = pool.map(
+                self._means, ([windows[place] for place in batch] for batch in batches)
+            )
+            for batch, means in zip(batches, found_means, strict=True):
+                np.add.at(sums, owners[batch], means * lengths[batch, None])
+                np.add.at(tokens, owners[batch], lengths[batch])
         return np.asarray(sums / tokens[:, None], dtype=np.float32)
 
     def token_ids(self, sentences: Sequence[str]) -> list[list[int]]:
