@@ -36,10 +36,8 @@ from themewire.pretrained import find_source
 from themewire.text import Story
 
 SEED = 20
-PIN = "torch==2.13.0"
-SENTENCE_TRANSFORMERS = ("sentence-transformers", "scikit-learn", PIN)
-SETFIT = ("setfit", "transformers<5", PIN)
-TRANSFORMERS = ("transformers", PIN)
+PEERS = ("setfit", "transformers<5", "torch==2.13.0")
+"""SetFit brings sentence-transformers, scikit-learn and transformers along."""
 STORY = (
     "Two frigates will be handed over to the navy in May, the ministry said on Tuesday.\n\n"
     "Instructors from the seller will spend a year with the crews.\n"
@@ -102,7 +100,7 @@ def encode(given: argparse.Namespace, scratch: Path) -> None:
     sentences = [s.text for record in records for s in Story(story_record(record)).sentences]
     (scratch / "sentences.json").write_text(json.dumps(sentences), encoding="utf-8")
     folder = find_source(EncoderSettings()).name
-    peer, out = peer_environment(SENTENCE_TRANSFORMERS), scratch / "peer.json"
+    peer, out = peer_environment(PEERS), scratch / "peer.json"
 
     def by_hand() -> float:
         runner = PEERS_FOLDER / "sentence_transformers_encode.py"
@@ -112,15 +110,20 @@ def encode(given: argparse.Namespace, scratch: Path) -> None:
         return float(json.loads(out.read_text())["seconds"])
 
     stories = write(scratch / "stories.jsonl", records)
+    full = str(scratch / "full")
+    command = [sys.executable, "-m", "themewire", "decide", "--model", given.model]
+    timed([*command, "--no-cascade", "--output", full])
     sides = {
         "sentence-transformers encode": by_hand,
-        "themewire": tagging(given.model, stories, scratch / "own.json"),
+        "themewire, every sentence read": tagging(full, stories, scratch / "full.json"),
+        "themewire as it stands": tagging(given.model, stories, scratch / "own.json"),
     }
     found = in_turns(given.runs, sides)
     print(f"{len(records)} stories of {LONG} words and more, {len(sentences)} sentences")
+    peer_seconds = found["sentence-transformers encode"]
     for name, seconds in found.items():
-        print(f"{name}: {seconds:.2f} s, {len(records) / seconds:.1f} stories a second")
-    print(f"ratio {found['sentence-transformers encode'] / found['themewire']:.2f}")
+        rate = f"{len(records) / seconds:.1f} stories a second"
+        print(f"{name}: {seconds:.2f} s, {rate}, {peer_seconds / seconds:.2f} times as fast")
 
 
 def cascade(given: argparse.Namespace, scratch: Path) -> None:
@@ -132,9 +135,10 @@ def cascade(given: argparse.Namespace, scratch: Path) -> None:
     chosen = [themed[i] for i in rng.permutation(len(themed))[:count]]
     chosen += [others[i] for i in rng.permutation(len(others))[: given.stories - len(chosen)]]
     stories = write(scratch / "stream.jsonl", [chosen[i] for i in rng.permutation(len(chosen))])
-    models = {"full": given.model, "cascade": str(scratch / "cascade")}
-    command = [sys.executable, "-m", "themewire", "decide", given.model, "--cascade"]
-    timed([*command, "--output", models["cascade"]])
+    models = {"full": str(scratch / "full"), "cascade": str(scratch / "cascade")}
+    for name, flag in (("full", "--no-cascade"), ("cascade", "--cascade")):
+        command = [sys.executable, "-m", "themewire", "decide", "--model", given.model, flag]
+        timed([*command, "--output", models[name]])
     outs = {name: scratch / f"{name}.json" for name in models}
     found = in_turns(
         given.runs, {name: tagging(models[name], stories, outs[name]) for name in models}
@@ -154,15 +158,15 @@ def start(given: argparse.Namespace, scratch: Path) -> None:
     story = scratch / "story.txt"
     story.write_text(STORY, encoding="utf-8")
     folder = find_source(EncoderSettings()).name
-    setfit, plain = peer_environment(SETFIT), peer_environment(TRANSFORMERS)
+    python = str(peer_environment(PEERS).absolute())
     saved = scratch / "setfit"
-    timed([str(setfit.absolute()), str(PEERS_FOLDER / "setfit_save.py"), folder, str(saved)])
+    timed([python, str(PEERS_FOLDER / "setfit_save.py"), folder, str(saved)])
     themewire = [sys.executable, "-m", "themewire", "predict", str(story), "--model", given.model]
     commands = {
         "themewire": themewire,
-        "SetFit": [str(setfit.absolute()), str(PEERS_FOLDER / "setfit_tag.py"), str(saved), str(story)],
+        "SetFit": [python, str(PEERS_FOLDER / "setfit_tag.py"), str(saved), str(story)],
         "transformers pipeline": [
-            str(plain.absolute()), str(PEERS_FOLDER / "pipeline_tag.py"), folder, str(story),
+            python, str(PEERS_FOLDER / "pipeline_tag.py"), folder, str(story),
         ],
     }  # fmt: skip
     offline = {"HF_HUB_OFFLINE": "1"}

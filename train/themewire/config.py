@@ -222,7 +222,7 @@ class PredictConfig(Section):
     """Sentences shown for a tag, at most."""
     batch: Count = 256
     """Stories read before the first is written."""
-    cascade: bool = False
+    cascade: bool = True
     """Whether `linear` alone rules out the sentences that it can, where a `stack` has learned which."""
 
 

@@ -198,7 +198,7 @@ def _learn(
         else:
             gate = Gate(bag, cuts.weights, cuts.cut, cuts.floor)
             _log_cascade(run, cuts, tags)
-    tagger = assemble(fitted, found.combiner, gate)
+    tagger = assemble(fitted, found.combiner, gate, cascade=config.predict.cascade)
     held_out = HeldOut.of(scored, found.scores, truth)
     measured = Measured(scored, truth, probabilities, tags, found.sentences, figures)
     return measured, decision, tagger, held_out

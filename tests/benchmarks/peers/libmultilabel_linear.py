@@ -1,4 +1,5 @@
-"""LibMultiLabel's linear methods on its own TF-IDF; the method is named by PEER_METHOD."""
+"""LibMultiLabel's linear methods on its own TF-IDF; the method is named by PEER_METHOD, the
+longest run of words by PEER_NGRAMS."""
 
 import os
 import pickle
@@ -16,7 +17,10 @@ def data(part, texts, labels):
 
 
 def fit(texts, labels, names):
-    preprocessor = linear.Preprocessor(include_test_labels=False)
+    ngrams = (1, int(os.environ.get("PEER_NGRAMS", "1")))
+    preprocessor = linear.Preprocessor(
+        include_test_labels=False, tfidf_params={"ngram_range": ngrams}
+    )
     found = preprocessor.fit_transform(data("train", texts, labels))
     train = METHODS[os.environ.get("PEER_METHOD", "1vsrest")]
     model = train(found["train"]["y"], found["train"]["x"], "-s 1 -q")

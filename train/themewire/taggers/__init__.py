@@ -33,15 +33,19 @@ def load_tagger(kind: str, folder: Path, cascade: bool = False) -> Tagger:
 
 
 def assemble(
-    fitted: Sequence[Tagger], combiner: Combiner | None, gate: Gate | None = None
+    fitted: Sequence[Tagger],
+    combiner: Combiner | None,
+    gate: Gate | None = None,
+    *,
+    cascade: bool = False,
 ) -> Tagger:
-    """The one family that was fitted, or the stack of two."""
+    """The one family that was fitted, or the stack of two, with its cascade if wished."""
     if combiner is None:
         return fitted[0]
     linear, sentences = fitted
     if not (isinstance(linear, LinearTagger) and isinstance(sentences, EncoderTagger)):
         raise TypeError(f"a stack of {linear.kind} and {sentences.kind}")
-    return StackTagger(linear, sentences, combiner, gate)
+    return StackTagger(linear, sentences, combiner, gate, cascade)
 
 
 def members(config: TaggerConfig) -> tuple[MemberConfig, ...]:
