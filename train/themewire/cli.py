@@ -560,9 +560,7 @@ def decide(
     ] = None,
     cascade: Annotated[
         bool | None,
-        typer.Option(
-            help="Whether a stack's linear member rules sentences out, where it has learned which."
-        ),
+        typer.Option(help="Whether a stack's encoder skips sentences that words alone rule out."),
     ] = None,
     adapt: Annotated[
         list[str] | None,

@@ -223,7 +223,7 @@ class PredictConfig(Section):
     batch: Count = 256
     """Stories read before the first is written."""
     cascade: bool = True
-    """Whether `linear` alone rules out the sentences that it can, where a `stack` has learned which."""
+    """Whether the encoder skips sentences that words alone rule out, where a `stack` has learned which."""
 
 
 class TrackingConfig(Section):

@@ -135,11 +135,6 @@ class OnnxEncoder:
             self.folder / GRAPH, options, providers=["CPUExecutionProvider"]
         )
 
-    def _means(self, windows: Sequence[Sequence[int]]) -> Vectors:
-        ids, mask = padded(windows)
-        (means,) = self.session.run(None, {"input_ids": ids, "attention_mask": mask})
-        return np.asarray(means, dtype=np.float32)
-
     def encode(self, sentences: Sequence[str]) -> Vectors:
         """One vector a sentence, shape (n_sentences, size): the mean over all its tokens."""
         found = token_windows(self.tokenizer, sentences, self.window)
@@ -151,11 +146,15 @@ class OnnxEncoder:
         # a few sentences are shared out among the cores too
         share = max(SMALLEST_BATCH, -(-int(lengths.sum()) // cores()))
         batches = list(by_length(lengths.tolist(), min(TOKENS_A_BATCH, share)))
+        session = self.session
+
+        def means_of(batch: list[int]) -> Vectors:
+            ids, mask = padded([windows[place] for place in batch])
+            (means,) = session.run(None, {"input_ids": ids, "attention_mask": mask})
+            return np.asarray(means, dtype=np.float32)
+
         with ThreadPoolExecutor(cores()) as pool:
-            found_means = pool.map(
-                self._means, ([windows[place] for place in batch] for batch in batches)
-            )
-            for batch, means in zip(batches, found_means, strict=True):
+            for batch, means in zip(batches, pool.map(means_of, batches), strict=True):
                 np.add.at(sums, owners[batch], means * lengths[batch, None])
                 np.add.at(tokens, owners[batch], lengths[batch])
         return np.asarray(sums / tokens[:, None], dtype=np.float32)

@@ -55,7 +55,7 @@ class StackTagger:
         self.combiner = combiner
         self.gate = gate
         self.cascade = cascade
-        """Whether sentences that the gate rules out are left to `linear` alone."""
+        """Whether sentences that the gate rules out stay unread by the other member."""
 
     def scan(self, stories: Sequence[Story]) -> StackScan:
         """Read stories with `linear`, and the sentences not ruled out with the other member too."""
