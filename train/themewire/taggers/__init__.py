@@ -18,7 +18,7 @@ from themewire.themes import LabelArray
 
 
 def load_tagger(kind: str, folder: Path, cascade: bool = False) -> Tagger:
-    """The tagger whose files lie in a bundle's folder; `cascade` lets `linear` rule sentences out.
+    """The tagger whose files lie in a bundle's folder; with `cascade`, a stack's encoder skips what words rule out.
 
     Raises:
         UsageError: a kind this version does not know.

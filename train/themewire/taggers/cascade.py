@@ -33,8 +33,8 @@ TOKENS_AT_ONCE = 2**16
 class Bag:
     """A sentence as the mean of its tokens' vectors, and one hidden layer on it.
 
-    As a mean of word vectors under a linear layer is fastText's classifier (Joulin et al. 2017); here
-    the vectors are the encoder's, and the layer below the hidden units is folded into them.
+    Like fastText's classifier (Joulin et al. 2017), but the vectors are the encoder's, and the layer
+    below the hidden units is folded into them.
     """
 
     tokens: Scores
