@@ -13,20 +13,21 @@ import argparse
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import f1_score
 
+from themewire.config import EncoderSettings
 from themewire.metrics import interval, resampled_f1
+from themewire.pretrained import find_source
 
 PEERS_FOLDER = Path(__file__).parent / "peers"
 HOME = Path(".themewire")
@@ -54,17 +55,37 @@ PEERS = {
     "libmultilabel cost-sensitive": Peer(
         "libmultilabel_linear.py", LIBMULTILABEL, {"PEER_METHOD": "cost_sensitive"}
     ),
+    "transformers Trainer": Peer(
+        "trainer_finetune.py", ("transformers", "accelerate", "torch==2.13.0")
+    ),
 }
 
 
-def timed(command: list[str], env: dict[str, str] | None = None) -> tuple[float, float]:
-    """Run a command to its end; (wall seconds, CPU seconds) of it and its children."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+class Cost(NamedTuple):
+    """What a command took, its children included."""
+
+    wall: float
+    """Seconds."""
+    cpu: float
+    """Seconds of all cores."""
+    peak: int
+    """Bytes resident at most, of its largest process."""
+
+
+def timed(command: list[str], env: dict[str, str] | None = None) -> Cost:
+    """Run a command to its end.
+
+    Raises:
+        subprocess.CalledProcessError: it failed.
+    """
     start = time.perf_counter()
-    subprocess.run(command, check=True, env=os.environ | (env or {}), stdout=sys.stderr)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return time.perf_counter() - start, cpu
+    process = subprocess.Popen(command, env=os.environ | (env or {}), stdout=sys.stderr)
+    _, status, used = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return Cost(wall, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
 
 
 def peer_environment(packages: tuple[str, ...]) -> Path:
@@ -82,12 +103,12 @@ def run_peer(peer: Peer, data: Path, scratch: Path) -> dict[str, Any]:
     """What a peer's runner found."""
     out = scratch / "peer.json"
     python = peer_environment(peer.packages)
-    timed(
+    cost = timed(
         [str(python.absolute()), str(PEERS_FOLDER / peer.runner), str(data), str(out)],
-        peer.settings,
+        peer.settings | {"PEER_ENCODER": find_source(EncoderSettings()).name},
     )
     found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
-    return found
+    return found | {"peak_bytes": cost.peak}
 
 
 def run_family(base: Path, data: Path, scratch: Path) -> dict[str, Any]:
@@ -102,17 +123,18 @@ def run_family(base: Path, data: Path, scratch: Path) -> dict[str, Any]:
         encoding="utf-8",
     )
     command = [sys.executable, "-m", "themewire"]
-    wall, cpu = timed([*command, "train", str(config)])
+    training = timed([*command, "train", str(config)])
     out = scratch / "tags.json"
     tag = [sys.executable, "-m", "tests.benchmarks.speed", "tag", str(data / "test.jsonl")]
-    timed([*tag, "--model", str(bundle), "--out", str(out)])
+    tagging = timed([*tag, "--model", str(bundle), "--out", str(out)])
     found = json.loads(out.read_text(encoding="utf-8"))
     return {
         "tags": found["themes"],
-        "train_seconds": wall,
-        "train_cpu_seconds": cpu,
+        "train_seconds": training.wall,
+        "train_cpu_seconds": training.cpu,
         "articles_a_second": len(found["themes"]) / found["seconds"],
         "model_bytes": sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file()),
+        "peak_bytes": max(training.peak, tagging.peak),
     }
 
 
@@ -159,13 +181,15 @@ def main() -> None:
     out = HOME / "benchmarks" / f"{data.name}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(results, indent=1), encoding="utf-8")
-    print("| tool | micro-F1 | macro-F1 | training, CPU s | articles/s | MB |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    print(
+        "| tool | micro-F1 | macro-F1 | training, CPU s | articles/s | peak memory, MB | size, MB |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     for name, row in results.items():
         size = (row["model_bytes"] or 0) / 1e6
         print(
             f"| {name} | {row['micro']:.3f} | {row['macro']:.3f} | {row['train_cpu_seconds']:.0f} "
-            f"| {row['articles_a_second']:.0f} | {size:.0f} |"
+            f"| {row['articles_a_second']:.0f} | {row['peak_bytes'] / 1e6:.0f} | {size:.0f} |"
         )
     first, *others = tags or [""]
     labels = tag_array(truth, names)

@@ -170,7 +170,7 @@ def start(given: argparse.Namespace, scratch: Path) -> None:
         ],
     }  # fmt: skip
     offline = {"HF_HUB_OFFLINE": "1"}
-    sides = {name: lambda own=own: timed(own, offline)[0] for name, own in commands.items()}
+    sides = {name: lambda own=own: timed(own, offline).wall for name, own in commands.items()}
     found = in_turns(given.runs, sides)
     for name, seconds in found.items():
         print(f"{name}: {seconds:.2f} s, {seconds / found['themewire']:.1f} times themewire's")

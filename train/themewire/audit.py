@@ -12,7 +12,6 @@ from themewire.checks import CheckResult
 from themewire.config import Config
 from themewire.crossfit import FoldDone, cross_validate
 from themewire.decisions import cross_fitted
-from themewire.splits import near_groups
 from themewire.text import stories
 
 
@@ -46,8 +45,7 @@ def audit(
     articles, names = corpus.articles.articles, corpus.taxonomy.names
     batch = stories(articles)
     labels = corpus.taxonomy.label_array([article.themes for article in articles])
-    groups = near_groups([article.whole for article in articles], config.checks.near_duplicate)
-    found = cross_validate(config, batch, labels, groups, names, on_fold)
+    found = cross_validate(config, batch, labels, checked.groups, names, on_fold)
     truth = labels[found.rows]
     probabilities, _ = cross_fitted(found.scores, truth, found.folds, names, config.decision)
     themes = [np.flatnonzero(row).tolist() for row in truth]

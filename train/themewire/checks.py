@@ -7,10 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+import numpy as np
+import numpy.typing as npt
+
 from themewire.articles import Article, Reading, collapsed
 from themewire.config import Config
 from themewire.errors import InputRefused
-from themewire.splits import WORD, near_pairs
+from themewire.splits import WORD, chained, near_pairs
 from themewire.themes import Taxonomy
 
 PHRASE = 8
@@ -71,6 +74,8 @@ class CheckResult:
 
     corpus: Corpus
     duplicates: tuple[Duplicate, ...]
+    groups: npt.NDArray[np.int64]
+    """Shape (n_articles,): the near-duplicates among the articles to learn from, as `near_groups`."""
     phrases: tuple[tuple[str, int], ...]
     """Runs of words that stand in too many articles, with the number of articles."""
     openings: tuple[tuple[str, int], ...]
@@ -137,15 +142,18 @@ def _named(reading: Reading) -> list[tuple[Article, str]]:
     return list(zip(reading.articles, reading.places, strict=True))
 
 
-def find_duplicates(corpus: Corpus, threshold: float) -> list[Duplicate]:
-    """Pairs of near-duplicates inside and across articles and test, the likest first."""
+def find_duplicates(
+    corpus: Corpus, threshold: float
+) -> tuple[list[Duplicate], npt.NDArray[np.int64]]:
+    """(pairs inside and across articles and test, the likest first; the group of each article)."""
     named = _named(corpus.articles) + _named(corpus.test)
     n_articles = len(corpus.articles.articles)
     pairs = near_pairs([article.whole for article, _ in named], threshold)
-    return [
+    found = [
         Duplicate(similarity, named[i][1], named[j][1], leak=(i < n_articles) != (j < n_articles))
         for similarity, i, j in pairs
     ]
+    return found, chained([pair for pair in pairs if pair[2] < n_articles], n_articles)
 
 
 def repeated_phrases(texts: Iterable[str]) -> list[tuple[str, int]]:
@@ -248,9 +256,11 @@ def check_corpus(config: Config) -> CheckResult:
     """
     corpus = read_corpus(config)
     everything = corpus.articles.articles + corpus.test.articles
+    duplicates, groups = find_duplicates(corpus, config.checks.near_duplicate)
     return CheckResult(
         corpus=corpus,
-        duplicates=tuple(find_duplicates(corpus, config.checks.near_duplicate)),
+        duplicates=tuple(duplicates),
+        groups=groups,
         phrases=tuple(repeated_phrases(collapsed(article.whole) for article in everything)),
         openings=tuple(repeated_openings(everything)),
         tables=tuple(composition(corpus)),

@@ -47,10 +47,9 @@ def learning_curve(
     order = np.random.default_rng(seed).permutation(len(articles)).tolist()
     for share in shares:
         # in reading order, as a training would meet them
-        batch = stories([articles[i] for i in sorted(order[: round(share * len(articles))])])
+        rows = sorted(order[: round(share * len(articles))])
+        batch, groups = stories([articles[i] for i in rows]), checked.groups[rows]
         labels = checked.corpus.taxonomy.label_array([s.article.themes for s in batch])
-        near = config.checks.near_duplicate
-        groups = near_groups([story.article.whole for story in batch], near)
         found = cross_validate(config, batch, labels, groups, names)
         truth = labels[found.rows]
         probabilities, tags = cross_fitted(found.scores, truth, found.folds, names, config.decision)
@@ -68,7 +67,7 @@ def learning_curve(
                 decision.tags(given),
                 names,
                 seed,
-                near_groups([article.whole for article in other], near),
+                near_groups([article.whole for article in other], config.checks.near_duplicate),
             )
         yield CurvePoint(len(batch), cv, measured)
 

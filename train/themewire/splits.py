@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -52,8 +52,13 @@ def near_pairs(texts: Sequence[str], threshold: float) -> list[tuple[float, int,
 
 def near_groups(texts: Sequence[str], threshold: float) -> npt.NDArray[np.int64]:
     """The group of each text, shape (n_texts,): near-duplicates and what they chain to, up to GROUP_CAP."""
-    parent = list(range(len(texts)))
-    size = [1] * len(texts)
+    return chained(near_pairs(texts, threshold), len(texts))
+
+
+def chained(pairs: Iterable[tuple[float, int, int]], count: int) -> npt.NDArray[np.int64]:
+    """The group of each of `count` texts, shape (count,), by `near_pairs` that are known already."""
+    parent = list(range(count))
+    size = [1] * count
 
     def root(node: int) -> int:
         while parent[node] != node:
@@ -61,12 +66,12 @@ def near_groups(texts: Sequence[str], threshold: float) -> npt.NDArray[np.int64]
             node = parent[node]
         return node
 
-    for _, i, j in near_pairs(texts, threshold):
+    for _, i, j in pairs:
         a, b = sorted((root(i), root(j)))
         if a != b and size[a] + size[b] <= GROUP_CAP:
             parent[b] = a
             size[a] += size[b]
-    return np.array([root(i) for i in range(len(texts))], dtype=np.int64)
+    return np.array([root(i) for i in range(count)], dtype=np.int64)
 
 
 def make_folds(

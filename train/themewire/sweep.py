@@ -18,7 +18,6 @@ from themewire.crossfit import FoldDone, cross_validate
 from themewire.decisions import cross_fitted
 from themewire.errors import UsageError
 from themewire.metrics import average_precisions, measure
-from themewire.splits import near_groups
 from themewire.text import stories
 from themewire.training import job_digest
 
@@ -101,7 +100,6 @@ def sweep(config: Config, trials: int, checked: CheckResult | None = None) -> Sw
     articles, taxonomy = checked.corpus.articles.articles, checked.corpus.taxonomy
     batch = stories(articles)
     labels = taxonomy.label_array([article.themes for article in articles])
-    groups = near_groups([article.whole for article in articles], config.checks.near_duplicate)
     names, seed, job = taxonomy.names, config.split.seed, job_digest(config, checked)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
@@ -130,13 +128,13 @@ def sweep(config: Config, trials: int, checked: CheckResult | None = None) -> Sw
                 if trial.should_prune():
                     raise optuna.TrialPruned
 
-            found = cross_validate(trial_config, batch, labels, groups, names, on_fold)
+            found = cross_validate(trial_config, batch, labels, checked.groups, names, on_fold)
             truth = labels[found.rows]
             probabilities, tags = cross_fitted(
                 found.scores, truth, found.folds, names, config.decision
             )
             figures = measure(
-                truth, probabilities, tags, names, seed, groups[found.rows], found.evidence
+                truth, probabilities, tags, names, seed, checked.groups[found.rows], found.evidence
             )
             run.log_trial(trial.number, settings, figures.flat("cv/"))
             return figures.macro_f1

@@ -35,7 +35,6 @@ from themewire.report import (
     theme_figures_picture,
     theme_rows,
 )
-from themewire.splits import near_groups
 from themewire.taggers import assemble, fit_member, members
 from themewire.taggers.base import Listener, Tagger
 from themewire.taggers.cascade import Cuts, Gate, fit_bag, learn_cuts
@@ -151,7 +150,6 @@ def _learn(
     labels = taxonomy.label_array([article.themes for article in articles])
     if not labels.any():
         raise UsageError("data.articles: no article has a theme; label some first")
-    groups = near_groups([article.whole for article in articles], config.checks.near_duplicate)
     fold_seconds: dict[int, float] = {}
 
     def on_fold(fold: FoldDone) -> None:
@@ -159,7 +157,7 @@ def _learn(
         logger.info("fold %d of %d: %.1f s", fold.number, config.split.folds, fold.seconds)
 
     found = cross_validate(
-        config, batch, labels, groups, names, on_fold, _under(run, "held_out"), cascade=True
+        config, batch, labels, checked.groups, names, on_fold, _under(run, "held_out"), cascade=True
     )
     truth, scored = labels[found.rows], [batch[i] for i in found.rows.tolist()]
     probabilities, tags = cross_fitted(found.scores, truth, found.folds, names, config.decision)
@@ -169,7 +167,9 @@ def _learn(
         held = np.full(len(scored), True) if is_held_out(config) else found.folds == fold - 1
         figures = measure(truth[held], probabilities[held], tags[held], names, seed)
         run.log_fold(fold, figures.flat("fold/"), seconds)
-    figures = measure(truth, probabilities, tags, names, seed, groups[found.rows], found.evidence)
+    figures = measure(
+        truth, probabilities, tags, names, seed, checked.groups[found.rows], found.evidence
+    )
     decision = learn_decision(found.scores, truth, names, config.decision, config.review)
     families = members(config.tagger)
     fitted, bag = found.fitted, found.bag

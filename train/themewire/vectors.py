@@ -86,6 +86,7 @@ class StoredEncoder:
         self.encoder = encoder
         self.store = store
         self.known: dict[bytes, npt.NDArray[np.float32]] = {}
+        self.tokens: dict[bytes, list[int]] = {}
 
     def encode(self, sentences: Sequence[str]) -> Vectors:
         """One vector a sentence, shape (n_sentences, size); only new sentences are encoded."""
@@ -113,7 +114,15 @@ class StoredEncoder:
 
     def token_ids(self, sentences: Sequence[str]) -> list[list[int]]:
         """The numbers of each sentence's tokens, no special ones among them."""
-        return self.encoder.token_ids(sentences)
+        keys = [sentence_key(sentence) for sentence in sentences]
+        wanted = {
+            key: sentence
+            for key, sentence in zip(keys, sentences, strict=True)
+            if key not in self.tokens
+        }
+        found = self.encoder.token_ids(list(wanted.values()))
+        self.tokens.update(zip(wanted, found, strict=True))
+        return [self.tokens[key] for key in keys]
 
     def save(self, folder: Path) -> None:
         """The encoder itself; the store stays."""
