@@ -110,7 +110,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("THEMEWIRE_MODEL", raising=False)
     # what predicting costs moves with the machine's load, and a promotion must not
-    monkeypatch.setattr("themewire.promotion.cpu_seconds", lambda bundle, articles: 1.0)
+    monkeypatch.setattr("themewire.promotion.relative_cost", lambda *_: 1.0)
     monkeypatch.chdir(tmp_path)
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     write_jsonl(tmp_path / "articles.jsonl", tiny_records(60, 1))

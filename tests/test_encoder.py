@@ -22,7 +22,7 @@ from themewire.taggers.encoder import Head, Lesson, smooth_maximum
 from themewire.taggers.finetune import MARK, complete_checkpoint, hardest
 from themewire.text import stories
 from themewire.themes import plain_taxonomy
-from themewire.vectors import StoredEncoder, VectorStore, sentence_key
+from themewire.vectors import FRESH, StoredEncoder, VectorStore, sentence_key
 
 TAXONOMY = plain_taxonomy(NAMES)
 
@@ -103,7 +103,7 @@ def test_nothing_is_encoded_twice(tmp_path):
 
 def test_the_store_is_bounded_and_forgets_what_was_unused_longest(tmp_path, monkeypatch):
     clock = iter(range(100))
-    monkeypatch.setattr("themewire.vectors.time.time", lambda: float(next(clock)))
+    monkeypatch.setattr("themewire.vectors.time.time", lambda: 2 * FRESH * next(clock))
     store = VectorStore(tmp_path / "v.db", 4, limit=3 * 16)
     keys = [sentence_key(text) for text in ("a", "b", "c", "d")]
     for key in keys[:3]:

@@ -1,5 +1,6 @@
 """Two models side by side, and the champion changed by hand."""
 
+import numpy as np
 import pytest
 
 from tests.conftest import NAMES, run, tiny_records, tiny_tables, write_jsonl
@@ -9,8 +10,9 @@ from themewire.bundle import write_decision
 from themewire.config import make_config
 from themewire.decisions import with_threshold
 from themewire.errors import UsageError
+from themewire.evaluation import measure_bundle
 from themewire.lifecycle import compare, promote, rollback
-from themewire.promotion import judge
+from themewire.promotion import judge, relative_cost
 from themewire.training import train
 
 
@@ -28,16 +30,20 @@ def test_comparison_shows_where_two_models_differ(tiny_bundle, tmp_path):
     assert not same.differences
 
 
+def test_cost_is_a_ratio_of_two_timings(tiny_bundle):
+    bundle = load(str(tiny_bundle)).bundle
+    articles = [Article.model_validate(record) for record in tiny_records(40, 9)]
+    assert 0 < relative_cost(bundle, bundle, articles) < np.inf
+
+
 def test_as_good_and_cheaper_is_promoted_as_good_alone_is_not(tiny_bundle, monkeypatch):
     champion = load(str(tiny_bundle)).bundle
     challenger = load(str(tiny_bundle)).bundle
     articles = [Article.model_validate(record) for record in tiny_records(40, 9)]
+    test = measure_bundle(challenger, articles, seed=1)
     for cost, promoted in ((0.79, True), (0.81, False)):
-        monkeypatch.setattr(
-            "themewire.promotion.cpu_seconds",
-            lambda bundle, _, cost=cost: cost if bundle is challenger else 1.0,
-        )
-        verdict = judge(challenger, champion, articles, 1, 0.7)
+        monkeypatch.setattr("themewire.promotion.relative_cost", lambda *_, cost=cost: cost)
+        verdict = judge(challenger, champion, test, 1, 0.7)
         assert verdict.promote is promoted
         assert f"{cost:.0%} of the CPU time" in verdict.reason
 

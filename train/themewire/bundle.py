@@ -86,14 +86,11 @@ class HeldOut:
         vocabulary, articles = np.unique(
             np.concatenate([np.unique(words) for words in found]), return_counts=True
         )
-        own = vocabulary[articles == 1]
-        return cls(
-            scores,
-            labels,
-            np.array([len(words) for words in found], dtype=np.int32),
-            np.array([np.isin(words, own).mean() if len(words) else 0 for words in found], "f4"),
-            vocabulary,
-        )
+        lengths = np.array([len(words) for words in found], dtype=np.int32)
+        owners = np.repeat(np.arange(len(batch)), lengths)
+        own = np.isin(np.concatenate(found), vocabulary[articles == 1])
+        unseen = np.bincount(owners, own, minlength=len(batch)) / np.maximum(lengths, 1)
+        return cls(scores, labels, lengths, unseen.astype(np.float32), vocabulary)
 
     def save(self, folder: Path) -> None:
         """Write `held_out.safetensors` into an existing folder."""

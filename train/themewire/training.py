@@ -8,14 +8,14 @@ import logging
 import re
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from themewire import tracking
-from themewire.articles import Article, Reading, read_articles
+from themewire.articles import Reading, read_articles
 from themewire.bundle import Bundle, HeldOut, install_bundle, load_bundle, save_bundle
 from themewire.checks import CheckResult, check_corpus
 from themewire.config import Config, FinetuneConfig, LinearConfig, StackConfig
@@ -108,7 +108,7 @@ def train(config: Config, checked: CheckResult | None = None) -> TrainResult:
                 _log_measured(run, test, "test", "test", decision)
             run.log_text(card, "card.md")
             run.set_tags({"mlflow.note.content": _summary(cv.figures, tested)})
-            kept = _keep(config, checked.corpus.test.articles, run, folder, digest, model_uri)
+            kept = _keep(config, test, run, folder, digest, model_uri)
         seconds = time.perf_counter() - start
         run.log_metrics({"seconds": seconds}, "articles")
     return TrainResult(run.id, run.name, run.experiment_id, cv, test, *kept, seconds)
@@ -267,7 +267,7 @@ def _log_measured(
 
 def _keep(
     config: Config,
-    test: Sequence[Article],
+    test: Measured | None,
     run: tracking.Tracked,
     folder: Path,
     digest: str,
@@ -314,16 +314,17 @@ def log_later(folder: Path) -> tuple[str, str | None, Verdict | None, Path | Non
         if test.articles:
             run.log_articles(test, "test", "test")
         model_uri = run.log_bundle(folder, test.articles[:EXAMPLE_ARTICLES])
+        measured = None
         if test.articles:
             measured = measure_bundle(bundle, test.articles, config.split.seed)
             _log_measured(run, measured, "test", "test", bundle.decision)
         run.log_text(card, "card.md")
-        return run.id, *_keep(config, test.articles, run, folder, bundle.digest, model_uri)
+        return run.id, *_keep(config, measured, run, folder, bundle.digest, model_uri)
 
 
 def _register(
     config: Config,
-    test: Sequence[Article],
+    test: Measured | None,
     run: tracking.Tracked,
     folder: Path,
     digest: str,

@@ -20,6 +20,8 @@ SIZE_LIMIT = 4 * 2**30
 """Bytes of vectors kept for one encoder; beyond that the ones unused for longest go."""
 CHUNK = 4096
 """Sentences encoded before their vectors are stored: what a killed training loses at most."""
+FRESH = 3600.0
+"""Seconds for which a vector's last use need not be written down again."""
 WAIT = 120.0
 """Seconds one training waits for another that is writing."""
 
@@ -55,11 +57,18 @@ class VectorStore:
         now = time.time()
         found = {}
         with closing(self._open()) as base, base:
-            for key in keys:
-                row = base.execute("SELECT vector FROM vectors WHERE key = ?", (key,)).fetchone()
-                if row is not None and len(row[0]) == 4 * self.size:
-                    found[key] = np.frombuffer(row[0], dtype="<f4")
-            base.executemany("UPDATE vectors SET used = ? WHERE key = ?", [(now, k) for k in found])
+            base.execute("CREATE TEMP TABLE asked (key BLOB PRIMARY KEY) WITHOUT ROWID")
+            base.executemany("INSERT OR IGNORE INTO asked VALUES (?)", [(key,) for key in keys])
+            for key, vector in base.execute(
+                "SELECT key, vector FROM vectors JOIN asked USING (key)"
+            ):
+                if len(vector) == 4 * self.size:
+                    found[key] = np.frombuffer(vector, dtype="<f4")
+            # the whole row is written anew
+            base.execute(
+                "UPDATE vectors SET used = ? WHERE used < ? AND key IN (SELECT key FROM asked)",
+                (now, now - FRESH),
+            )
         return found
 
     def put(self, keys: Sequence[bytes], vectors: Vectors) -> None:

@@ -40,6 +40,21 @@ class Counts(NamedTuple):
     """Shape (n_texts + 1,): row i holds the entries from starts[i] to starts[i + 1]."""
 
 
+class Words(NamedTuple):
+    """The words of texts, one text after another."""
+
+    numbers: npt.NDArray[np.int64]
+    """0 is a word that is not counted."""
+    rows: npt.NDArray[np.int64]
+    """The text that each belongs to."""
+
+    def pairs(self, n_words: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """(the key of each two counted words that follow each other in a text, that text)."""
+        first, second = self.numbers[:-1], self.numbers[1:]
+        inside = (self.rows[:-1] == self.rows[1:]) & (first > 0) & (second > 0)
+        return first[inside] * n_words + second[inside], self.rows[:-1][inside]
+
+
 def _word_tokenizer(words: Sequence[str]) -> Tokenizer:
     """Words to numbers, from 1 on; 0 is any other word."""
     vocabulary = {UNKNOWN: 0} | {word: number for number, word in enumerate(words, 1)}
@@ -77,10 +92,8 @@ class Vocabulary:
         """Words and pairs together."""
         return len(self.idf)
 
-    def _word_numbers(
-        self, texts: Sequence[str]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """The words of all texts, one after another, and the row each belongs to."""
+    def _word_numbers(self, texts: Sequence[str]) -> Words:
+        """The words of texts, stop words taken out."""
         encodings = self.tokenizer.encode_batch_fast([encodable(text) for text in texts])
         lengths = np.fromiter((len(found) for found in encodings), np.int64, len(encodings))
         words = np.empty(int(lengths.sum()), dtype=np.int64)
@@ -92,31 +105,28 @@ class Vocabulary:
         if self.n_skipped:
             kept = (words == 0) | (words > self.n_skipped)
             words, rows = words[kept], rows[kept]
-        return words, rows
+        return Words(words, rows)
 
     def _entries(
-        self, texts: Sequence[str]
+        self, found: Words
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """(row, column, count) of everything counted, sorted by row and column."""
-        words, rows = self._word_numbers(texts)
         first_column = self.n_skipped + 1
-        known = words > 0
-        columns, owners = words[known] - first_column, rows[known]
+        known = found.numbers > 0
+        columns, owners = found.numbers[known] - first_column, found.rows[known]
         if len(self.pairs):
-            keys = words[:-1] * self.n_words + words[1:]
-            inside = (rows[:-1] == rows[1:]) & known[:-1] & known[1:]
-            keys, pair_rows = keys[inside], rows[:-1][inside]
+            keys, pair_rows = found.pairs(self.n_words)
             places = np.searchsorted(self.pairs, keys)
             places[places == len(self.pairs)] = 0
-            found = self.pairs[places] == keys
-            columns = np.concatenate([columns, places[found] + self.n_words - first_column])
-            owners = np.concatenate([owners, pair_rows[found]])
+            counted = self.pairs[places] == keys
+            columns = np.concatenate([columns, places[counted] + self.n_words - first_column])
+            owners = np.concatenate([owners, pair_rows[counted]])
         cells, counts = np.unique(owners * self.n_columns + columns, return_counts=True)
         return cells // self.n_columns, cells % self.n_columns, counts
 
     def rows(self, texts: Sequence[str]) -> Counts:
         """The TF-IDF rows of texts, each normalised to length 1."""
-        owners, columns, counts = self._entries(texts)
+        owners, columns, counts = self._entries(self._word_numbers(texts))
         weight = 1.0 + np.log(counts) if self.sublinear else counts.astype(np.float64)
         values = weight * self.idf[columns]
         squares = np.bincount(owners, weights=values**2, minlength=len(texts))
@@ -141,16 +151,21 @@ class Vocabulary:
         stop = sorted(_english_stop_words()) if config.stop_words else []
         words = [*stop, *sorted(set(every.get_vocab()) - {UNKNOWN} - set(stop))]
         draft = cls._without_idf(words, len(stop), np.empty(0, np.int64), config)
-        df = draft._document_frequency(clean)
-        kept = [word for word, n in zip(words[len(stop) :], df, strict=True) if n >= config.min_df]
+        found = draft._word_numbers(clean)
+        often = draft._document_frequency(found) >= config.min_df
+        kept = [word for word, is_often in zip(words[len(stop) :], often, strict=True) if is_often]
+        # the same words by the numbers they have once the rare ones are gone
+        numbers = np.zeros(draft.n_words, dtype=np.int64)
+        numbers[1 + len(stop) :][often] = len(stop) + 1 + np.arange(len(kept))
+        found = Words(numbers[found.numbers], found.rows)
         words = [*stop, *kept]
-        draft = cls._without_idf(words, len(stop), np.empty(0, np.int64), config)
+        pairs = np.empty(0, np.int64)
         if config.ngrams > 1:
-            pairs = draft._frequent_pairs(clean, config.min_df)
-            draft = cls._without_idf(words, len(stop), pairs, config)
-        df = draft._document_frequency(clean)
-        draft.idf = (np.log((1 + len(clean)) / (1 + df)) + 1).astype(np.float32)
-        return draft
+            pairs = _frequent_pairs(found, len(words) + 1, config.min_df)
+        learned = cls._without_idf(words, len(stop), pairs, config)
+        df = learned._document_frequency(found)
+        learned.idf = (np.log((1 + len(clean)) / (1 + df)) + 1).astype(np.float32)
+        return learned
 
     @classmethod
     def _without_idf(
@@ -169,18 +184,18 @@ class Vocabulary:
             sublinear=config.sublinear,
         )
 
-    def _document_frequency(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
-        _, columns, _ = self._entries(texts)
+    def _document_frequency(self, found: Words) -> npt.NDArray[np.int64]:
+        _, columns, _ = self._entries(found)
         return np.bincount(columns, minlength=self.n_columns)
 
-    def _frequent_pairs(self, texts: Sequence[str], min_df: int) -> npt.NDArray[np.int64]:
-        words, rows = self._word_numbers(texts)
-        inside = (rows[:-1] == rows[1:]) & (words[:-1] > 0) & (words[1:] > 0)
-        keys = words[:-1][inside] * self.n_words + words[1:][inside]
-        pairs, numbers = np.unique(keys, return_inverse=True)
-        in_text = np.unique(rows[:-1][inside] * max(1, len(pairs)) + numbers)
-        df = np.bincount(in_text % max(1, len(pairs)), minlength=len(pairs))
-        return pairs[df >= min_df]
+
+def _frequent_pairs(found: Words, n_words: int, min_df: int) -> npt.NDArray[np.int64]:
+    """The keys of the pairs that stand in at least `min_df` texts, in rising order."""
+    keys, rows = found.pairs(n_words)
+    pairs, numbers = np.unique(keys, return_inverse=True)
+    in_text = np.unique(rows * max(1, len(pairs)) + numbers)
+    df = np.bincount(in_text % max(1, len(pairs)), minlength=len(pairs))
+    return pairs[df >= min_df]
 
 
 def _english_stop_words() -> frozenset[str]:
