@@ -9,9 +9,13 @@ import sys
 import time
 from contextlib import suppress
 
+import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
 from tests.conftest import run, tiny_records, write_jsonl
+from themewire.archive import tag_archive
+from themewire.inputs import Reader
 from themewire.storage import exists, opened, result_at
 
 with_ray = pytest.mark.skipif(
@@ -126,8 +130,6 @@ def test_a_storage_is_as_good_as_a_folder(shards, tiny_bundle):
 
 
 def test_what_is_written_half_is_not_there():
-    import fsspec
-
     memory = fsspec.filesystem("memory")
     with suppress(InterruptedError), result_at("memory://tags/a.parquet") as draft:
         draft.write_bytes(b"half")
@@ -138,6 +140,34 @@ def test_what_is_written_half_is_not_there():
     with opened("memory://tags/a.parquet") as stream:
         assert stream.read() == b"whole"
     assert memory.find("/tags") == ["/tags/a.parquet"]
+
+
+def test_a_driver_with_errors_of_its_own_stops_its_shard_alone(tiny_bundle, tmp_path):
+    class Faulty(MemoryFileSystem):
+        protocol = "faulty"
+        store, pseudo_dirs = {}, [""]
+
+        @classmethod
+        def _strip_protocol(cls, path):
+            return super()._strip_protocol(path.replace("faulty://", "memory://"))
+
+        def _open(self, path, *args, **kwargs):
+            if "bad" in path:
+                raise RuntimeError("the bucket\nsays no")
+            return super()._open(path, *args, **kwargs)
+
+    fsspec.register_implementation("faulty", Faulty, clobber=True)
+    records = "".join(
+        json.dumps({"id": r["id"], "text": r["text"]}) + "\n" for r in tiny_records(5, 1)
+    )
+    for name in ("/in/a.jsonl", "/in/bad.jsonl", "/in/c.jsonl"):
+        Faulty().store[name] = MemoryFile(Faulty(), name, records.encode())
+    done = list(
+        tag_archive(["faulty://in"], str(tmp_path / "out"), str(tiny_bundle), Reader(storage=True))
+    )
+    assert [each.stories for each in done] == [5, 0, 5]
+    assert done[1].failed == "faulty:///in/bad.jsonl: RuntimeError: the bucket says no"
+    assert len(list((tmp_path / "out").glob("*.parquet"))) == 2
 
 
 def test_a_storage_nobody_knows_is_named(tmp_path, tiny_bundle):

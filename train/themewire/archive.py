@@ -17,7 +17,7 @@ from typing import Any
 
 from themewire.articles import Fault
 from themewire.bundle import file_digest
-from themewire.errors import InputRefused, UsageError, missing_extra
+from themewire.errors import InputRefused, ThemewireError, UsageError, missing_extra
 from themewire.inputs import Reader, input_files
 from themewire.outputs import ParquetWriter
 from themewire.predict import Predictor, load_predictor, predict_stream
@@ -94,9 +94,16 @@ def tag_shard(predictor: Predictor, shard: Shard, reader: Reader) -> ShardDone:
                 _write_rejects(shard.rejects, rejected)
             sha256 = file_digest(draft)
     except InputRefused as error:
-        logger.warning("%s", error)
-        return ShardDone(shard.source, shard.target, 0, 0, "", predictor.name, str(error))
-    return ShardDone(shard.source, shard.target, stories, len(rejected), sha256, predictor.name)
+        reason = str(error)
+    except (ThemewireError, OSError, MemoryError):
+        raise
+    # storages' drivers have errors of their own; the other shards go on
+    except Exception as error:  # noqa: BLE001
+        reason = f"{shard.source}: {type(error).__name__}: {' '.join(str(error).split())}"
+    else:
+        return ShardDone(shard.source, shard.target, stories, len(rejected), sha256, predictor.name)
+    logger.warning("%s", reason)
+    return ShardDone(shard.source, shard.target, 0, 0, "", predictor.name, reason)
 
 
 def _write_rejects(name: str, faults: Sequence[Fault]) -> None:

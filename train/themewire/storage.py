@@ -95,5 +95,5 @@ def result_at(name: str) -> Iterator[Path]:
             system.makedirs(path_there.rpartition("/")[0], exist_ok=True)
             system.put_file(str(draft), part)
             system.mv(part, path_there)
-        except OSError as error:
+        except Exception as error:  # drivers have errors of their own
             raise OutsideError(f"{name}: cannot be written: {error}") from error
