@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -150,14 +151,18 @@ def _local(
 def _on_ray(
     model: str, shards: Sequence[Shard], reader: Reader, workers: int
 ) -> Iterator[ShardDone]:
+    # what Ray tells of its own workings would drown the lines about shards
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         import ray
         import ray.data
     except ImportError as error:
         raise missing_extra("ray", error) from error
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    ray.data.DataContext.get_current().enable_progress_bars = False
     if not ray.is_initialized():
         # RAY_ADDRESS, also ray://…, leads to a cluster; without it one is started on this machine
-        ray.init(logging_level=logging.WARNING, log_to_driver=False)
+        ray.init(logging_level=logging.ERROR, log_to_driver=False)
     # a block a shard: a block is what an actor takes at a time
     rows = ray.data.from_items([asdict(s) for s in shards], override_num_blocks=len(shards))
     done = rows.map(
