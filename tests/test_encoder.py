@@ -296,6 +296,20 @@ def test_half_written_checkpoints_are_passed_over(tmp_path):
     assert not (tmp_path / "checkpoint-110").exists()
 
 
+@pytest.mark.slow
+def test_several_processes_learn_together(tiny_encoder, workplace, monkeypatch):
+    """As on several GPUs; here they share the cores."""
+    monkeypatch.setattr("themewire.taggers.finetune.processes", lambda: 2)
+    batch, labels = corpus()
+    steps = []
+    config = member(tiny_encoder, "finetune", validation=0.2)
+    tagger = fit_member(config, batch, labels, NAMES, 3, lambda figures, step: steps.append(step))
+    assert steps == sorted(steps)
+    assert len(steps) > 2, "one of the two tells, not both and not neither"
+    fresh, truth = corpus(30, 2)
+    assert ((tagger.scan(fresh).scores > 0) == truth.astype(bool)).mean() > 0.9
+
+
 def test_a_killed_finetune_goes_on_where_it_was(tiny_encoder, workplace, monkeypatch):
     """The figures of an interrupted and an uninterrupted training are the same."""
     batch, labels = corpus()

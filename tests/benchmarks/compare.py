@@ -49,7 +49,7 @@ PEERS = {
     "scikit-learn": Peer("scikit_learn.py", ("scikit-learn",)),
     "fasttext": Peer("fast_text.py", ("fasttext-numpy2",)),
     "libmultilabel 1vsrest": Peer("libmultilabel_linear.py", LIBMULTILABEL),
-    "libmultilabel 1vsrest, words and pairs": Peer(
+    "libmultilabel 1vsrest with pairs": Peer(
         "libmultilabel_linear.py", LIBMULTILABEL, {"PEER_NGRAMS": "2"}
     ),
     "libmultilabel cost-sensitive": Peer(

@@ -46,6 +46,7 @@ from themewire.taggers.encoder import (
     save_head,
     teach_head,
 )
+from themewire.taggers.launch import Notes, launch, processes, world_size
 from themewire.text import Story
 from themewire.themes import LabelArray
 
@@ -189,7 +190,7 @@ class _Marks(transformers.TrainerCallback):  # type: ignore[misc]
         figures = {
             known[name]: float(value) for name, value in (logs or {}).items() if name in known
         }
-        if figures:
+        if figures and state.is_world_process_zero:
             shown = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
             logger.info("step %d of %d: %s", state.global_step, state.max_steps, shown)
             if self.listener is not None:
@@ -224,11 +225,35 @@ def fit_finetune(
     # the same fine-tune started twice at once: the second waits, and takes what the first made
     with FileLock(folder / "lock"):
         if not (folder / "done").is_dir():
-            _learn(folder, stories, labels, names, config, seed, listener)
+            _learn_on_all(folder, stories, labels, names, config, seed, listener)
         else:
             logger.info("this fine-tune was finished before: taken from %s", folder)
     done = (folder / "done").resolve()
     return EncoderTagger(OnnxEncoder.load(done), load_head(done / HEAD), "finetune")
+
+
+def _learn_on_all(
+    folder: Path,
+    stories: Sequence[Story],
+    labels: LabelArray,
+    names: Sequence[str],
+    config: FinetuneConfig,
+    seed: int,
+    listener: Listener | None,
+) -> None:
+    """Train on every GPU there is, or on the cores."""
+    count = processes()
+    if count == 1:
+        _learn(folder, stories, labels, names, config, seed, listener)
+        return
+    # each process will find the vectors stored
+    stored_encoder(config.frozen()).encode([s.text for story in stories for s in story.sentences])
+    notes = Notes(folder / "notes.jsonl")
+    notes.path.unlink(missing_ok=True)
+    launch(count, _learn, folder, stories, labels, names, config, seed, notes)
+    if listener is not None:
+        notes.tell(listener)
+    notes.path.unlink(missing_ok=True)
 
 
 def _learn(
@@ -265,6 +290,8 @@ def _learn(
     if checkpoint is not None:
         logger.info("going on from %s", checkpoint)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if not trainer.is_world_process_zero():
+        return
     story_model.cpu().eval()
     head = head_arrays(taught, labels)
     draft = Path(tempfile.mkdtemp(prefix=".done-", dir=folder))
@@ -328,12 +355,14 @@ def _make_trainer(
     folder: Path,
     listener: Listener | None,
 ) -> transformers.Trainer:
-    steps = max(1, -(-len(learn) // config.batch) // 2)
+    # the processes share a batch
+    batch = max(1, config.batch // world_size())
+    steps = max(1, -(-len(learn) // (batch * world_size())) // 2)
     cuda = torch.cuda.is_available()
     arguments = transformers.TrainingArguments(
         output_dir=str(folder),
-        per_device_train_batch_size=config.batch,
-        per_device_eval_batch_size=config.batch,
+        per_device_train_batch_size=batch,
+        per_device_eval_batch_size=batch,
         num_train_epochs=config.epochs,
         warmup_steps=config.warmup,
         lr_scheduler_type="linear",
@@ -349,6 +378,8 @@ def _make_trainer(
         metric_for_best_model="mean_ap" if validate else None,
         greater_is_better=True if validate else None,
         bf16=cuda and torch.cuda.is_bf16_supported(),
+        # without a GPU the Trainer takes processes for strangers unless it is told
+        use_cpu=not cuda and world_size() > 1,
         dataloader_pin_memory=cuda,
         remove_unused_columns=False,
         label_names=["labels"],
