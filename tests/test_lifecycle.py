@@ -94,6 +94,16 @@ def test_a_bundle_that_was_changed_is_not_promoted(three_versions, monkeypatch):
     assert champion() == "themewire/1"
 
 
+def test_a_champion_that_cannot_be_opened_stands_in_nobodys_way(three_versions):
+    for path in three_versions.glob("mlartifacts/**/bundle/words.json"):
+        path.write_text("{}")
+    done = train(make_config(tiny_tables(), "test"))
+    assert done.verdict.promote
+    assert "cannot be opened" in done.verdict.reason
+    assert "words.json" in done.verdict.reason
+    assert champion() == "themewire/4"
+
+
 def test_predict_says_when_folder_and_registry_have_come_apart(three_versions, monkeypatch):
     from mlflow.tracking import MlflowClient
 

@@ -335,10 +335,14 @@ def _register(
         name = config.tracking.registered_model
         current = tracking.aliased_version(name, tracking.CHAMPION)
         version = run.register(model_uri, digest)
-        champion = None
+        champion, verdict = None, None
         if current is not None:
-            champion = load_bundle(tracking.fetch_bundle(f"models:/{current}")[0])
-        verdict = judge(
+            try:
+                champion = load_bundle(tracking.fetch_bundle(f"models:/{current}")[0])
+            except UsageError as error:
+                # nobody can predict with it either
+                verdict = Verdict(True, f"promoted: the champion cannot be opened: {error}")
+        verdict = verdict or judge(
             load_bundle(folder),
             champion,
             test,

@@ -1,33 +1,31 @@
 """`linear`: TF-IDF of words and word pairs into one linear model a theme.
 
-Counted by `tokenizers` and numpy, in training and prediction alike; scikit-learn fits the weights.
+Counted with numpy, in training and prediction alike; scikit-learn fits the weights.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
-from tokenizers import Regex, Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.normalizers import Lowercase
-from tokenizers.pre_tokenizers import Split
 
 from themewire.config import LinearConfig
 from themewire.taggers.base import UNLEARNED, Scores
-from themewire.text import Story, encodable, labelled_sentences
+from themewire.text import Story, labelled_sentences
 from themewire.themes import LabelArray
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-UNKNOWN = "[UNK]"
-WORD = r"\w\w+"
+WORD = re.compile(r"\w\w+")
 """A word, as scikit-learn's TfidfVectorizer has it: two word characters or more."""
 
 
@@ -55,13 +53,9 @@ class Words(NamedTuple):
         return first[inside] * n_words + second[inside], self.rows[:-1][inside]
 
 
-def _word_tokenizer(words: Sequence[str]) -> Tokenizer:
-    """Words to numbers, from 1 on; 0 is any other word."""
-    vocabulary = {UNKNOWN: 0} | {word: number for number, word in enumerate(words, 1)}
-    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
-    tokenizer.normalizer = Lowercase()
-    tokenizer.pre_tokenizer = Split(Regex(WORD), behavior="removed", invert=True)
-    return tokenizer
+def words_of(text: str) -> list[str]:
+    """The words of a text, in lower case."""
+    return WORD.findall(text.lower())
 
 
 class Vocabulary:
@@ -73,15 +67,15 @@ class Vocabulary:
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
+        words: Sequence[str],
         *,
         n_skipped: int,
         pairs: npt.NDArray[np.int64],
         idf: npt.NDArray[np.float32],
         sublinear: bool,
     ) -> None:
-        self.tokenizer = tokenizer
-        self.n_words = tokenizer.get_vocab_size()
+        self.numbers = {word: number for number, word in enumerate(words, 1)}
+        self.n_words = len(self.numbers) + 1
         self.n_skipped = n_skipped
         self.pairs = pairs
         self.idf = idf
@@ -94,14 +88,10 @@ class Vocabulary:
 
     def _word_numbers(self, texts: Sequence[str]) -> Words:
         """The words of texts, stop words taken out."""
-        encodings = self.tokenizer.encode_batch_fast([encodable(text) for text in texts])
-        lengths = np.fromiter((len(found) for found in encodings), np.int64, len(encodings))
-        words = np.empty(int(lengths.sum()), dtype=np.int64)
-        start = 0
-        for found, length in zip(encodings, lengths, strict=True):
-            words[start : start + length] = found.ids
-            start += length
-        rows = np.repeat(np.arange(len(texts)), lengths)
+        number = self.numbers.get
+        found = [[number(word, 0) for word in words_of(text)] for text in texts]
+        rows = np.repeat(np.arange(len(texts)), [len(own) for own in found])
+        words = np.fromiter(chain.from_iterable(found), np.int64, len(rows))
         if self.n_skipped:
             kept = (words == 0) | (words > self.n_skipped)
             words, rows = words[kept], rows[kept]
@@ -140,18 +130,11 @@ class Vocabulary:
 
         idf is ln((1 + n) / (1 + df)) + 1, scikit-learn's smoothed form.
         """
-        from tokenizers.trainers import WordLevelTrainer
-
-        clean = [encodable(text) for text in texts]
-        every = _word_tokenizer([])
-        every.train_from_iterator(
-            clean,
-            WordLevelTrainer(vocab_size=2**31 - 1, special_tokens=[UNKNOWN], show_progress=False),
-        )
         stop = sorted(_english_stop_words()) if config.stop_words else []
-        words = [*stop, *sorted(set(every.get_vocab()) - {UNKNOWN} - set(stop))]
+        every = {word for text in texts for word in words_of(text)}
+        words = [*stop, *sorted(every.difference(stop))]
         draft = cls._without_idf(words, len(stop), np.empty(0, np.int64), config)
-        found = draft._word_numbers(clean)
+        found = draft._word_numbers(texts)
         often = draft._document_frequency(found) >= config.min_df
         kept = [word for word, is_often in zip(words[len(stop) :], often, strict=True) if is_often]
         # the same words by the numbers they have once the rare ones are gone
@@ -164,7 +147,7 @@ class Vocabulary:
             pairs = _frequent_pairs(found, len(words) + 1, config.min_df)
         learned = cls._without_idf(words, len(stop), pairs, config)
         df = learned._document_frequency(found)
-        learned.idf = (np.log((1 + len(clean)) / (1 + df)) + 1).astype(np.float32)
+        learned.idf = (np.log((1 + len(texts)) / (1 + df)) + 1).astype(np.float32)
         return learned
 
     @classmethod
@@ -177,7 +160,7 @@ class Vocabulary:
     ) -> Vocabulary:
         idf = np.ones(len(words) - n_skipped + len(pairs), dtype=np.float32)
         return cls(
-            _word_tokenizer(words),
+            words,
             n_skipped=n_skipped,
             pairs=pairs,
             idf=idf,
@@ -269,7 +252,7 @@ class LinearTagger:
 
     def save(self, folder: Path) -> None:
         """Write `words.json` and `linear.safetensors`."""
-        self.vocabulary.tokenizer.save(str(folder / "words.json"), pretty=False)
+        (folder / "words.json").write_text(json.dumps(list(self.vocabulary.numbers)), "utf-8")
         arrays: dict[str, npt.NDArray[Any]] = {
             "weights": self.weights,
             "bias": self.bias,
@@ -283,10 +266,17 @@ class LinearTagger:
 
     @classmethod
     def load(cls, folder: Path) -> LinearTagger:
-        """Read what `save` wrote."""
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: words that are none.
+        """
         arrays = load_file(folder / "linear.safetensors")
+        words = json.loads((folder / "words.json").read_text("utf-8"))
+        if not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
+            raise ValueError("words.json: a list of words wanted; train anew with this version")
         vocabulary = Vocabulary(
-            Tokenizer.from_file(str(folder / "words.json")),
+            words,
             n_skipped=int(arrays["n_skipped"][0]),
             pairs=arrays["pairs"],
             idf=arrays["idf"],
