@@ -7,7 +7,6 @@ import os
 import tempfile
 
 import numpy as np
-import torch
 from common import run
 from transformers import (
     AutoModelForSequenceClassification,
@@ -33,7 +32,7 @@ def fit(texts, labels, names):
         table = [{"input_ids": ids} for ids in found["input_ids"]]
         if targets is not None:
             for row, themes in zip(table, targets, strict=True):
-                row["labels"] = torch.tensor([float(name in themes) for name in names])
+                row["labels"] = [float(name in themes) for name in names]
         return table
 
     arguments = TrainingArguments(
