@@ -33,6 +33,10 @@ from themewire.pretrained import find_source
 PEERS_FOLDER = Path(__file__).parent / "peers"
 HOME = Path(".themewire")
 SEED = 20
+HEADER = (
+    "| tool | micro-F1 | macro-F1 | training, CPU s | stories a second | peak memory, MB | size, MB |\n"
+    "| --- | --- | --- | --- | --- | --- | --- |"
+)
 
 
 @dataclass(frozen=True)
@@ -172,31 +176,31 @@ def main() -> None:
     truth = [list(json.loads(line).get("themes") or ()) for line in lines if line.strip()]
     results: dict[str, dict[str, Any]] = {}
     tags: dict[str, npt.NDArray[np.int8]] = {}
+    print(HEADER, flush=True)
+
+    def keep(name: str, found: dict[str, Any]) -> None:
+        results[name] = row = score(found, truth, names)
+        size = (row["model_bytes"] or 0) / 1e6
+        # at once: the next tool may take an hour
+        print(
+            f"| {name} | {row['micro']:.3f} | {row['macro']:.3f} | {row['train_cpu_seconds']:.0f} "
+            f"| {row['articles_a_second']:.0f} | {row['peak_bytes'] / 1e6:.0f} | {size:.0f} |",
+            flush=True,
+        )
+
     with tempfile.TemporaryDirectory(prefix="themewire-benchmark-") as scratch:
         for base in map(Path, filter(None, given.configs.split(","))):
             found = run_family(base, data, Path(scratch))
-            results[f"themewire {base.stem}"] = score(found, truth, names)
+            keep(f"themewire {base.stem}", found)
             tags[base.stem] = tag_array(found["tags"], names)
         for name in filter(None, given.peers.split(",")):
             try:
-                found = run_peer(PEERS[name], data, Path(scratch))
+                keep(name, run_peer(PEERS[name], data, Path(scratch)))
             except subprocess.CalledProcessError as error:
                 print(f"{name}: failed, {error}", file=sys.stderr)
-                continue
-            results[name] = score(found, truth, names)
     out = HOME / "benchmarks" / f"{data.name}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(results, indent=1), encoding="utf-8")
-    print(
-        "| tool | micro-F1 | macro-F1 | training, CPU s | articles/s | peak memory, MB | size, MB |"
-    )
-    print("| --- | --- | --- | --- | --- | --- | --- |")
-    for name, row in results.items():
-        size = (row["model_bytes"] or 0) / 1e6
-        print(
-            f"| {name} | {row['micro']:.3f} | {row['macro']:.3f} | {row['train_cpu_seconds']:.0f} "
-            f"| {row['articles_a_second']:.0f} | {row['peak_bytes'] / 1e6:.0f} | {size:.0f} |"
-        )
     first, *others = tags or [""]
     labels = tag_array(truth, names)
     for other in others:
