@@ -75,7 +75,7 @@ def test_sentences_teach_and_pool():
     scan = taught.scan(batch)
     best = np.array([own.max(axis=0) for own in scan.sentence_scores(range(len(batch)))])
     assert np.allclose(scan.scores, best, atol=1e-6)
-    assert not np.allclose(alone.weights, taught.weights)
+    assert not np.allclose(alone.by_theme, taught.by_theme)
 
 
 def test_empty_and_unknown_texts_get_the_bias():

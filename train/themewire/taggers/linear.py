@@ -211,7 +211,8 @@ class LinearTagger:
 
     def __init__(self, vocabulary: Vocabulary, weights: Scores, bias: Scores, pool: float) -> None:
         self.vocabulary = vocabulary
-        self.weights = weights
+        # a theme's weights side by side: picked many times as fast as out of rows of all themes
+        self.by_theme = np.ascontiguousarray(weights.T)
         self.bias = bias
         self.pool = pool
 
@@ -221,8 +222,9 @@ class LinearTagger:
         scores = np.tile(self.bias, (len(texts), 1))
         filled = np.flatnonzero(np.diff(counts.starts))
         if len(filled):
-            products = self.weights[counts.columns] * counts.values[:, None]
-            scores[filled] += np.add.reduceat(products, counts.starts[filled], axis=0)
+            for column, weights in enumerate(self.by_theme):
+                products = weights[counts.columns] * counts.values
+                scores[filled, column] += np.add.reduceat(products, counts.starts[filled])
         return scores
 
     def score_sentences(self, stories: Sequence[Story]) -> list[Scores]:
@@ -254,7 +256,7 @@ class LinearTagger:
         """Write `words.json` and `linear.safetensors`."""
         (folder / "words.json").write_text(json.dumps(list(self.vocabulary.numbers)), "utf-8")
         arrays: dict[str, npt.NDArray[Any]] = {
-            "weights": self.weights,
+            "weights": np.ascontiguousarray(self.by_theme.T),
             "bias": self.bias,
             "idf": self.vocabulary.idf,
             "pairs": self.vocabulary.pairs,
