@@ -191,10 +191,15 @@ def serve(given: argparse.Namespace, scratch: Path) -> None:
     """Latency and throughput of a registered model behind `mlflow models serve`."""
     records = read(given.files[0], SHORT)
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
+    here = {
+        "MLFLOW_TRACKING_URI": os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db"),
+        # as in an activated environment: MLflow starts the server by its name
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+    }
     server = subprocess.Popen(
         [*command, "--model-uri", given.model, "--port", str(given.port)],
-        env=os.environ | {"MLFLOW_TRACKING_URI": os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        env=os.environ | here, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )  # fmt: skip
 
     def call(method: str, path: str, body: bytes | None = None) -> Any:
