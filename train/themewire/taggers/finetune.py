@@ -46,7 +46,7 @@ from themewire.taggers.encoder import (
     save_head,
     teach_head,
 )
-from themewire.taggers.launch import Notes, launch, processes, world_size
+from themewire.taggers.launch import launch, processes, world_size
 from themewire.text import Story
 from themewire.themes import LabelArray
 
@@ -225,35 +225,20 @@ def fit_finetune(
     # the same fine-tune started twice at once: the second waits, and takes what the first made
     with FileLock(folder / "lock"):
         if not (folder / "done").is_dir():
-            _learn_on_all(folder, stories, labels, names, config, seed, listener)
+            job = folder, stories, labels, names, config, seed
+            count = processes()
+            if count == 1:
+                _learn(*job, listener)
+            else:
+                # each process will find the vectors stored
+                stored_encoder(config.frozen()).encode(
+                    [s.text for story in stories for s in story.sentences]
+                )
+                launch(count, _learn, job, folder / "notes.jsonl", listener)
         else:
             logger.info("this fine-tune was finished before: taken from %s", folder)
     done = (folder / "done").resolve()
     return EncoderTagger(OnnxEncoder.load(done), load_head(done / HEAD), "finetune")
-
-
-def _learn_on_all(
-    folder: Path,
-    stories: Sequence[Story],
-    labels: LabelArray,
-    names: Sequence[str],
-    config: FinetuneConfig,
-    seed: int,
-    listener: Listener | None,
-) -> None:
-    """Train on every GPU there is, or on the cores."""
-    count = processes()
-    if count == 1:
-        _learn(folder, stories, labels, names, config, seed, listener)
-        return
-    # each process will find the vectors stored
-    stored_encoder(config.frozen()).encode([s.text for story in stories for s in story.sentences])
-    notes = Notes(folder / "notes.jsonl")
-    notes.path.unlink(missing_ok=True)
-    launch(count, _learn, folder, stories, labels, names, config, seed, notes)
-    if listener is not None:
-        notes.tell(listener)
-    notes.path.unlink(missing_ok=True)
 
 
 def _learn(

@@ -41,10 +41,16 @@ class Notes:
                 listener(*json.loads(line))
 
 
-def launch(count: int, work: Callable[..., None], *args: object) -> None:
-    """Run `work` in `count` processes that know of each other, and wait for all.
+def launch(
+    count: int,
+    work: Callable[..., None],
+    job: tuple[object, ...],
+    notes: Path,
+    listener: Listener | None,
+) -> None:
+    """Run `work(*job, Notes(notes))` in `count` processes that know of each other, and wait for all.
 
-    Function and arguments must be picklable.
+    Function and job must be picklable; the listener is told all at the end.
 
     Raises:
         torch.distributed.elastic.multiprocessing.errors.ChildFailedError: one of them failed; the
@@ -61,4 +67,9 @@ def launch(count: int, work: Callable[..., None], *args: object) -> None:
         max_restarts=0,
         run_id=str(os.getpid()),
     )
-    elastic_launch(config, work)(*args)
+    notes.unlink(missing_ok=True)
+    heard = Notes(notes)
+    elastic_launch(config, work)(*job, heard)
+    if listener is not None:
+        heard.tell(listener)
+    notes.unlink(missing_ok=True)
