@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -94,7 +93,10 @@ def test_interrupt_ends_with_130(tiny_bundle, tmp_path):
         [sys.executable, "-m", "themewire", "predict", "--jsonl", "--model", str(tiny_bundle)],
         cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    time.sleep(3)
+    # more than a pipe holds: once it is written, the command is reading
+    record = json.dumps({"id": "a", "text": "Rain fell on the harbour all day. " * 60})
+    process.stdin.write(f"{record}\n".encode() * 100)
+    process.stdin.flush()
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 130
