@@ -88,12 +88,19 @@ def test_closed_pipe_ends_with_0(tiny_bundle, tmp_path):
     assert found.stderr == ""
 
 
+@pytest.fixture
+def interruptible():
+    """What a shell starts in the background is deaf to an interrupt, and so is what that starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_interrupt_ends_with_130(tiny_bundle, tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "themewire", "predict", "--jsonl", "--model", str(tiny_bundle)],
         cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        # what a shell starts in the background is deaf to it, and so is what that starts
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     # more than a pipe holds: once it is written, the command is reading
     record = json.dumps({"id": "a", "text": "Rain fell on the harbour all day. " * 60})
