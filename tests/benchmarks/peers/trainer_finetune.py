@@ -1,6 +1,6 @@
-"""transformers' Trainer as its documentation wires it: stories cut at 256 tokens, a sigmoid a theme, cut at one half.
+"""transformers' Trainer as its documentation wires it: stories cut short, a sigmoid a theme, cut at one half.
 
-PEER_ENCODER names the folder of the pretrained encoder.
+PEER_ENCODER names the folder of the pretrained encoder, PEER_TOKENS where stories are cut (256).
 """
 
 import os
@@ -17,7 +17,7 @@ from transformers import (
 )
 
 ENCODER = os.environ["PEER_ENCODER"]
-TOKENS = 256
+TOKENS = int(os.environ.get("PEER_TOKENS", "256"))
 state = {}
 
 
