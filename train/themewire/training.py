@@ -337,8 +337,9 @@ def _register(
         version = run.register(model_uri, digest)
         champion, verdict = None, None
         if current is not None:
+            there, _ = tracking.fetch_bundle(f"models:/{current}")
             try:
-                champion = load_bundle(tracking.fetch_bundle(f"models:/{current}")[0])
+                champion = load_bundle(there)
             except UsageError as error:
                 # nobody can predict with it either
                 verdict = Verdict(True, f"promoted: the champion cannot be opened: {error}")

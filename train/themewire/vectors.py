@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -59,8 +59,9 @@ class VectorStore:
         with closing(self._open()) as base, base:
             base.execute("CREATE TEMP TABLE asked (key BLOB PRIMARY KEY) WITHOUT ROWID")
             base.executemany("INSERT OR IGNORE INTO asked VALUES (?)", [(key,) for key in keys])
+            # CROSS JOIN keeps the order: through what is asked for, not through the whole store
             for key, vector in base.execute(
-                "SELECT key, vector FROM vectors JOIN asked USING (key)"
+                "SELECT key, vector FROM asked CROSS JOIN vectors USING (key)"
             ):
                 if len(vector) == 4 * self.size:
                     found[key] = np.frombuffer(vector, dtype="<f4")
@@ -88,6 +89,13 @@ class VectorStore:
                 )
 
 
+def _missing(
+    keys: Sequence[bytes], sentences: Sequence[str], known: Mapping[bytes, object]
+) -> dict[bytes, str]:
+    """The sentences whose key is not known yet, each once."""
+    return {k: text for k, text in zip(keys, sentences, strict=True) if k not in known}
+
+
 class StoredEncoder:
     """An encoder that looks into its store first, and remembers what this training has used."""
 
@@ -100,11 +108,7 @@ class StoredEncoder:
     def encode(self, sentences: Sequence[str]) -> Vectors:
         """One vector a sentence, shape (n_sentences, size); only new sentences are encoded."""
         keys = [sentence_key(sentence) for sentence in sentences]
-        wanted = {
-            key: sentence
-            for key, sentence in zip(keys, sentences, strict=True)
-            if key not in self.known
-        }
+        wanted = _missing(keys, sentences, self.known)
         if wanted:
             self.known.update(self.store.get(list(wanted)))
             new = [key for key in wanted if key not in self.known]
@@ -124,11 +128,7 @@ class StoredEncoder:
     def token_ids(self, sentences: Sequence[str]) -> list[list[int]]:
         """The numbers of each sentence's tokens, no special ones among them."""
         keys = [sentence_key(sentence) for sentence in sentences]
-        wanted = {
-            key: sentence
-            for key, sentence in zip(keys, sentences, strict=True)
-            if key not in self.tokens
-        }
+        wanted = _missing(keys, sentences, self.tokens)
         found = self.encoder.token_ids(list(wanted.values()))
         self.tokens.update(zip(wanted, found, strict=True))
         return [self.tokens[key] for key in keys]
