@@ -170,6 +170,47 @@ def test_a_driver_with_errors_of_its_own_stops_its_shard_alone(tiny_bundle, tmp_
     assert len(list((tmp_path / "out").glob("*.parquet"))) == 2
 
 
+def test_a_storage_that_breaks_off_leaves_the_shard_to_be_done_again(tiny_bundle, tmp_path):
+    class Breaking(MemoryFileSystem):
+        protocol = "breaking"
+        store, pseudo_dirs, broken = {}, [""], True
+
+        @classmethod
+        def _strip_protocol(cls, path):
+            return super()._strip_protocol(path.replace("breaking://", "memory://"))
+
+        def _open(self, path, *args, **kwargs):
+            class Half(MemoryFile):
+                def readline(self, *size):
+                    if self.tell() > 300:
+                        raise OSError("connection reset")
+                    return super().readline(*size)
+
+                def read(self, *size):
+                    return self.readline()
+
+                def readinto(self, buffer):
+                    line = self.readline()
+                    buffer[: len(line)] = line
+                    return len(line)
+
+            found = super()._open(path, *args, **kwargs)
+            return Half(self, path, found.getvalue()) if self.broken else found
+
+    fsspec.register_implementation("breaking", Breaking, clobber=True)
+    records = "".join(
+        json.dumps({"id": r["id"], "text": r["text"]}) + "\n" for r in tiny_records(5, 1)
+    )
+    Breaking().store["/in/a.jsonl"] = MemoryFile(Breaking(), "/in/a.jsonl", records.encode())
+    given = (["breaking://in"], str(tmp_path / "out"), str(tiny_bundle), Reader(storage=True))
+    (done,) = tag_archive(*given)
+    assert "connection reset" in done.failed
+    assert not list((tmp_path / "out").rglob("*.parquet"))
+    Breaking.broken = False
+    (done,) = tag_archive(*given)
+    assert (done.stories, done.refused, done.failed) == (5, 0, "")
+
+
 def test_a_storage_nobody_knows_is_named(tmp_path, tiny_bundle):
     done = run("archive", "nowhere://a/b", "out", "--model", str(tiny_bundle), cwd=tmp_path)
     assert done.returncode == 2

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from themewire.articles import Fault
+from themewire.articles import BrokenOff, Fault
 from themewire.bundle import file_digest
 from themewire.errors import InputRefused, ThemewireError, UsageError, missing_extra
 from themewire.inputs import Reader, input_files
@@ -84,6 +84,8 @@ def tag_shard(predictor: Predictor, shard: Shard, reader: Reader) -> ShardDone:
             with ParquetWriter(draft, predictor.themes) as rows:
                 found = predict_stream(predictor, reader.read([shard.source], io.BytesIO()))
                 for item in found:
+                    if isinstance(item, BrokenOff):
+                        raise InputRefused(str(item))
                     if isinstance(item, Fault):
                         rejected.append(item)
                         continue

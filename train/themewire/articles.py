@@ -70,6 +70,10 @@ class Fault(NamedTuple):
         return f"{place}: {self.field}: {self.seen}, {self.hint}"
 
 
+class BrokenOff(Fault):
+    """A file that could not be read to its end, though another try may do so."""
+
+
 class BadLine(ValueError):
     """A line that is no JSON object; carries what was seen and what to do."""
 

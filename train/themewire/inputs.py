@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from themewire.articles import Article, BadLine, Fault, parse_line, story_record
+from themewire.articles import Article, BadLine, BrokenOff, Fault, parse_line, story_record
 from themewire.errors import missing_extra
 from themewire.storage import is_stored, opened, stored_files
 from themewire.web import WebError, fetch, is_address, page_story
@@ -98,7 +98,10 @@ class Reader:
                     yield self._text(_whole(stream), name)
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            yield Fault(name, 0, "file", reason, "give a readable file")
+            # of an OSError without a number a decompressor complains: that stays as it is
+            damaged = not isinstance(error, OSError) or (path != bare and error.errno is None)
+            kind = Fault if damaged else BrokenOff
+            yield kind(name, 0, "file", reason, "give a readable file")
         except _TooLarge:
             yield Fault(name, 0, "file", f"more than {STORY_LIMIT >> 20} MiB", "split the story")
 
