@@ -261,11 +261,25 @@ def recall_cut(
     they speak of the stories that have a theme. Both arrays of shape (n_articles, n_themes). 0 where
     too few such stories are there to hold the level.
     """
-    from mapie.risk_control import MultiLabelClassificationController
-
     themed = np.flatnonzero(labels.any(axis=1))
     if not len(themed):
         return 0.0
+    held = (probabilities[themed], labels[themed], recall, confidence)
+    # recall falls as the cut rises, so tenths show where to look at hundredths
+    low = round(10 * _highest_cut(np.arange(11) / 10, *held))
+    return _highest_cut(np.append(np.arange(10 * low, 10 * low + 10), 100) / 100, *held)
+
+
+def _highest_cut(
+    cuts: npt.NDArray[np.float64],
+    probabilities: Probabilities,
+    labels: LabelArray,
+    recall: float,
+    confidence: float,
+) -> float:
+    """The highest of rising cuts that holds the level; the last is 1, where nothing is found."""
+    from mapie.risk_control import MultiLabelClassificationController
+
     controller = MultiLabelClassificationController(
         predict_function=np.asarray,
         risk="recall",
@@ -273,14 +287,13 @@ def recall_cut(
         rcps_bound="bernstein",
         target_level=recall,
         confidence_level=confidence,
-        # at 1 nothing is found, so one cut is always the last that holds
-        predict_params=np.linspace(0, 1, 101),
+        predict_params=cuts,
     )
     with warnings.catch_warnings():
         # it warns where no cut holds the level; the cut is 0 then, and the caller says so
         warnings.simplefilter("ignore")
-        for start in range(0, len(themed), RISK_ROWS):
-            rows = themed[start : start + RISK_ROWS]
+        for start in range(0, len(labels), RISK_ROWS):
+            rows = slice(start, start + RISK_ROWS)
             controller.compute_risks(probabilities[rows], labels[rows], _refit=start == 0)
         controller.compute_best_predict_param()
     return float(controller.best_predict_param[0])

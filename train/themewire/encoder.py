@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +15,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from themewire.text import encodable
+from themewire.threads import cores, in_threads
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -32,11 +31,6 @@ TOKENS_A_BATCH = 1024
 
 SMALLEST_BATCH = 128
 """Tokens from which a batch is worth a core of its own."""
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Encoder(Protocol):
@@ -153,10 +147,9 @@ class OnnxEncoder:
             (means,) = session.run(None, {"input_ids": ids, "attention_mask": mask})
             return np.asarray(means, dtype=np.float32)
 
-        with ThreadPoolExecutor(cores()) as pool:
-            for batch, means in zip(batches, pool.map(means_of, batches), strict=True):
-                np.add.at(sums, owners[batch], means * lengths[batch, None])
-                np.add.at(tokens, owners[batch], lengths[batch])
+        for batch, means in zip(batches, in_threads(means_of, batches), strict=True):
+            np.add.at(sums, owners[batch], means * lengths[batch, None])
+            np.add.at(tokens, owners[batch], lengths[batch])
         return np.asarray(sums / tokens[:, None], dtype=np.float32)
 
     def token_ids(self, sentences: Sequence[str]) -> list[list[int]]:

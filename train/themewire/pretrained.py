@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
+from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from themewire.bundle import file_digest
 from themewire.config import EncoderSettings
 from themewire.encoder import GRAPH, SETTINGS, TOKENS, OnnxEncoder, Vectors
 from themewire.errors import UsageError, missing_extra
+from themewire.files import draft_of
 from themewire.vectors import StoredEncoder, VectorStore
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ PACKAGED = {
 }
 """Encoders that come with a package: its module, and the sha256 of its published weights."""
 WEIGHTS = "model.safetensors"
+WORDS = "words"
 EXPORT_VERSION = 1
 """Goes into what an exported encoder is found by; raise it when the graph changes."""
 
@@ -105,6 +107,9 @@ def load_pretrained(source: Source) -> tuple[Any, Any]:
     Raises:
         UsageError: files that are missing, here or on the hub.
     """
+    # seconds to import, and not needed once an encoder is exported
+    import transformers
+
     transformers.utils.logging.disable_progress_bar()
     try:
         model = transformers.AutoModel.from_pretrained(
@@ -205,10 +210,16 @@ def check_settings(model: Any, settings: EncoderSettings) -> None:
 
 @cache
 def word_vectors(settings: EncoderSettings) -> Vectors:
-    """The vector of each token before any layer, shape (n_tokens, hidden)."""
-    model, _ = load_pretrained(find_source(settings))
-    weights = model.get_input_embeddings().weight
-    return np.asarray(weights.detach().numpy(), dtype=np.float32)
+    """The vector of each token before any layer, shape (n_tokens, hidden); kept once looked up."""
+    source = find_source(settings)
+    path = WORKSHOP / "encoders" / f"{source.key[:16]}-words.safetensors"
+    if not path.exists():
+        model, _ = load_pretrained(source)
+        weights = model.get_input_embeddings().weight.detach().numpy()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft_of(path) as draft:
+            save_file({WORDS: np.ascontiguousarray(weights, dtype=np.float32)}, draft)
+    return load_file(path)[WORDS]
 
 
 @cache
