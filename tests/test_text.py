@@ -1,10 +1,18 @@
 from itertools import pairwise
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from themewire.articles import Article
-from themewire.text import encodable, is_hard_wrapped, sentence_spans, split_sentences
+from themewire.text import (
+    Story,
+    encodable,
+    evidence_order,
+    is_hard_wrapped,
+    sentence_spans,
+    split_sentences,
+)
 
 WRAPPED = """The two governments said on Friday that the talks
 on the lease of the airfield would go on through the
@@ -64,3 +72,16 @@ def test_sentences_stand_where_they_say_and_hold_every_character(text):
 def test_encodable_keeps_every_place(text):
     assert len(encodable(text)) == len(text)
     encodable(text).encode()
+
+
+def test_the_headline_is_evidence_only_where_no_sentence_of_the_text_speaks():
+    story = Story(Article(id="1", title="Rifles sold.", text="Rain fell. Rifles went abroad."))
+    assert [s.field for s in story.sentences] == ["title", "text", "text"]
+    for scores, wanted in (
+        ([3.0, -1.0, 2.0], [2, 1]),
+        ([3.0, -1.0, -2.0], [0, 1, 2]),
+        ([-3.0, -1.0, -2.0], [1, 2, 0]),
+    ):
+        assert evidence_order(story, np.array(scores, np.float32)).tolist() == wanted
+    alone = Story(Article(id="2", title="Rifles sold."))
+    assert evidence_order(alone, np.array([1.0], np.float32)).tolist() == [0]

@@ -12,7 +12,7 @@ from themewire.checks import CheckResult
 from themewire.config import Config
 from themewire.crossfit import FoldDone, cross_validate
 from themewire.decisions import cross_fitted
-from themewire.text import stories
+from themewire.text import evidence_order, stories
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ def audit(
         known = article.evidence.get(name, ())
         sentence = known[0] if known else ""
         if not known and sentences:
-            sentence = sentences[int(np.argmax(found.sentences[scored][:, column]))].text
+            best = evidence_order(batch[row], found.sentences[scored][:, column])[0]
+            sentence = sentences[best].text
         suspects.append(
             Suspect(
                 article,

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from themewire.calibration import Calibration, Probabilities, measure_calibration
 from themewire.decisions import TagArray
-from themewire.text import Story
+from themewire.text import Story, evidence_order
 from themewire.themes import LabelArray
 
 RESAMPLES = 2000
@@ -273,8 +273,7 @@ def measure_evidence(
         for column, name in enumerate(names):
             if not story.article.evidence.get(name):
                 continue
-            ranked = np.argsort(-scores[:, column], kind="stable")
-            hits = story.evidence[name][ranked]
+            hits = story.evidence[name][evidence_order(story, scores[:, column])]
             pairs += 1
             first += bool(hits[:1].any())
             third += bool(hits[:3].any())

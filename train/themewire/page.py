@@ -18,7 +18,7 @@ from themewire.decisions import Decision
 from themewire.evaluation import Measured
 from themewire.metrics import Figures, count, slice_f1
 from themewire.report import precision_recall_picture, reliability_picture, theme_rows
-from themewire.text import Story, evidence_spans, utf16
+from themewire.text import Story, evidence_order, evidence_spans, utf16
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -280,7 +280,7 @@ def _spans(
         yield _span(story.article, field, start, end, "label")
     scores = measured.sentences[row]
     if len(scores):
-        best = story.sentences[int(np.argmax(scores[:, column]))]
+        best = story.sentences[evidence_order(story, scores[:, column])[0]]
         yield _span(story.article, best.field, best.start, best.end, "model")
 
 

@@ -21,7 +21,7 @@ from themewire.articles import Article, BadLine, Fault, story_record
 from themewire.bundle import Bundle, load_bundle, unpack_bundle
 from themewire.errors import InputRefused, UsageError, missing_extra
 from themewire.inputs import Given
-from themewire.text import Story, is_english
+from themewire.text import Story, evidence_order, is_english
 
 logger = logging.getLogger(__name__)
 
@@ -136,9 +136,7 @@ class Predictor:
         found = {}
         calibrated = self.bundle.decision.probabilities(scores)
         for column in columns:
-            best = np.argsort(-scores[:, column], kind="stable")[
-                : self.bundle.config.predict.evidence
-            ]
+            best = evidence_order(story, scores[:, column])[: self.bundle.config.predict.evidence]
             found[self.themes[column]] = [
                 EvidenceSentence(
                     field=story.sentences[row].field,

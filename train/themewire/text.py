@@ -129,6 +129,17 @@ def split_sentences(article: Article) -> list[Sentence]:
     return found
 
 
+def evidence_order(story: Story, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    """Places of the sentences by how much they speak for a theme, best first; scores: (n_sentences,).
+
+    A reader has the headline before him anyway: it is left out where a sentence of the text speaks
+    for the theme by itself, with a score above 0.
+    """
+    order = np.argsort(-scores, kind="stable")
+    in_text = np.array([sentence.field == "text" for sentence in story.sentences], dtype=np.bool_)
+    return order[in_text[order]] if (scores[in_text] > 0).any() else order
+
+
 def evidence_spans(story: Story, theme: str) -> list[tuple[str, int, int]]:
     """(field, start, end) of each labelled evidence sentence of a theme, wherever it stands.
 
