@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from statistics import median
 from typing import Literal, NamedTuple
 
@@ -19,6 +20,7 @@ from themewire.themes import LabelArray
 
 LANGUAGE = "en"
 PARAGRAPH = re.compile(r"\n[ \t]*(?:\n[ \t]*)+|\n(?=[ \t]{2,}\S)|\n(?=\S{0,3}[•*·][ \t])")
+NO_SPACE = re.compile(r"\S+")
 SENTENCE_END = re.compile(r"[.!?:;…][\"'”’»)\]]*\s*$")
 WRAP_WIDTHS = (45, 100)
 """Columns at which hard-wrapped copy (old wires, mail) breaks its lines."""
@@ -148,8 +150,9 @@ def evidence_spans(story: Story, theme: str) -> list[tuple[str, int, int]]:
     spans = []
     for field in ("title", "text"):
         value = getattr(story.article, field)
-        places = [i for i, char in enumerate(value) if not char.isspace()]
-        bare = "".join(value[i] for i in places)
+        words = [match.span() for match in NO_SPACE.finditer(value)]
+        places = list(chain.from_iterable(range(*span) for span in words))
+        bare = "".join(value[start:end] for start, end in words)
         for sentence in story.article.evidence.get(theme, ()):
             wanted = "".join(sentence.split())
             start = bare.find(wanted) if wanted else -1

@@ -102,28 +102,37 @@ class StoredEncoder:
     def __init__(self, encoder: OnnxEncoder, store: VectorStore) -> None:
         self.encoder = encoder
         self.store = store
-        self.known: dict[bytes, npt.NDArray[np.float32]] = {}
+        self.places: dict[bytes, int] = {}
+        """The row of `known` that each sentence's vector has."""
+        self.known = np.empty((0, encoder.size), dtype=np.float32)
         self.tokens: dict[bytes, list[int]] = {}
 
     def encode(self, sentences: Sequence[str]) -> Vectors:
         """One vector a sentence, shape (n_sentences, size); only new sentences are encoded."""
         keys = [sentence_key(sentence) for sentence in sentences]
-        wanted = _missing(keys, sentences, self.known)
+        wanted = _missing(keys, sentences, self.places)
         if wanted:
-            self.known.update(self.store.get(list(wanted)))
-            new = [key for key in wanted if key not in self.known]
+            stored = self.store.get(list(wanted))
+            self._remember(list(stored), [np.stack(list(stored.values()))] if stored else [])
+            new = [key for key in wanted if key not in stored]
             # like lengths together, so that a chunk is padded little
             new.sort(key=lambda key: -len(wanted[key]))
+            encoded = []
             with track("encoding sentences", len(new)) as advance:
                 for start in range(0, len(new), CHUNK):
                     part = new[start : start + CHUNK]
                     vectors = self.encoder.encode([wanted[key] for key in part])
                     self.store.put(part, vectors)
-                    self.known.update(zip(part, vectors, strict=True))
+                    encoded.append(vectors)
                     advance(len(part))
-        if not keys:
-            return np.empty((0, self.encoder.size), dtype=np.float32)
-        return np.stack([self.known[key] for key in keys])
+            self._remember(new, encoded)
+        return self.known[[self.places[key] for key in keys]]
+
+    def _remember(self, keys: Sequence[bytes], vectors: Sequence[Vectors]) -> None:
+        self.places.update(
+            zip(keys, range(len(self.known), len(self.known) + len(keys)), strict=True)
+        )
+        self.known = np.concatenate([self.known, *vectors])
 
     def token_ids(self, sentences: Sequence[str]) -> list[list[int]]:
         """The numbers of each sentence's tokens, no special ones among them."""

@@ -358,8 +358,6 @@ def _make_model(config: LinearConfig, seed: int) -> Any:
     weight = "balanced" if config.balanced else None
     if config.model == "svm":
         return LinearSVC(C=config.c, class_weight=weight, random_state=seed, max_iter=10_000)
-    # the dual takes half the time to the same weights
     return LogisticRegression(
-        C=config.c, class_weight=weight, solver="liblinear", dual=True, random_state=seed,
-        max_iter=1_000,
-    )  # fmt: skip
+        C=config.c, class_weight=weight, solver="liblinear", random_state=seed
+    )
