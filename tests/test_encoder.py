@@ -11,14 +11,15 @@ from tests.conftest import NAMES, imported_beyond_the_core, tiny_records
 from themewire.articles import Article
 from themewire.bundle import HeldOut, load_bundle, save_bundle
 from themewire.config import EncoderConfig, EncoderSettings, FinetuneConfig, make_config
-from themewire.crossfit import cross_validate
+from themewire.crossfit import cross_validate, fit_finally
 from themewire.decisions import learn_decision
 from themewire.encoder import by_length, padded, token_windows
 from themewire.errors import UsageError
 from themewire.pretrained import find_source, load_pretrained, stored_encoder
 from themewire.taggers import assemble, fit_member
+from themewire.taggers.base import UNLEARNED
 from themewire.taggers.combiner import learn_combiner
-from themewire.taggers.encoder import Head, Lesson, smooth_maximum
+from themewire.taggers.encoder import Head, Lesson, averaged, smooth_maximum
 from themewire.taggers.finetune import MARK, complete_checkpoint, hardest
 from themewire.text import stories
 from themewire.themes import plain_taxonomy
@@ -240,6 +241,35 @@ def test_same_seed_same_head(tiny_encoder, workplace):
         for _ in range(2)
     )
     assert np.array_equal(first, second)
+
+
+def test_averaged_heads_score_as_they_do_on_average(tiny_encoder, workplace):
+    batch, labels = corpus(30)
+    taggers = [fit_member(member(tiny_encoder, "encoder"), batch, labels, NAMES, s) for s in (1, 2)]
+    heads = [tagger.head for tagger in taggers]
+    vectors = taggers[0].encoder.encode([s.text for s in batch[0].sentences])
+    each = [head.sentence_scores(vectors) for head in heads]
+    assert np.allclose(averaged(heads).sentence_scores(vectors), np.mean(each, axis=0), atol=1e-4)
+    unlearned = labels.copy()
+    unlearned[:, 1] = 0
+    other = fit_member(member(tiny_encoder, "encoder"), batch, unlearned, NAMES, 3).head
+    found = averaged([heads[0], other]).sentence_scores(vectors)
+    assert np.allclose(found[:, 1], each[0][:, 1], atol=1e-4), "left to the one that has learned it"
+    assert (averaged([other, other]).sentence_scores(vectors)[:, 1] == UNLEARNED).all()
+
+
+def test_the_heads_of_the_folds_make_the_final_one(tiny_encoder, workplace):
+    batch, labels = corpus()
+    config = make_config(
+        {"taxonomy": {"names": list(NAMES)}, "split": {"folds": 3},
+         "tagger": member(tiny_encoder, "encoder").model_dump()},
+        "test",
+    )  # fmt: skip
+    found = cross_validate(config, batch, labels, np.arange(len(batch)), NAMES)
+    (final,) = fit_finally(config, found, batch, labels, NAMES)
+    assert final.head.inner.shape[1] == 3 * config.tagger.hidden
+    fresh, truth = corpus(30, 2)
+    assert ((final.scan(fresh).scores > 0) == truth.astype(bool)).mean() > 0.9
 
 
 def test_a_stack_weighs_its_members(tiny_encoder, workplace, tmp_path):

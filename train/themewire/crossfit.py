@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from themewire.config import Config, FinetuneConfig, StackConfig
+from themewire.config import Config, EncoderConfig, FinetuneConfig, StackConfig
 from themewire.evaluation import scan_all
 from themewire.metrics import EvidenceFigures, measure_evidence
 from themewire.splits import make_folds
@@ -17,7 +17,7 @@ from themewire.taggers import fit_member, members
 from themewire.taggers.base import Listener, Scores, Tagger
 from themewire.taggers.cascade import Bag, fit_bag
 from themewire.taggers.combiner import Combiner, learn_combiner
-from themewire.taggers.encoder import EncoderTagger
+from themewire.taggers.encoder import EncoderTagger, averaged
 from themewire.text import Story
 from themewire.themes import LabelArray
 
@@ -58,8 +58,8 @@ class CrossValidation:
     """As learned for the last fold."""
     combiner: Combiner | None
     """Learned on all scored articles; None where a single family is trained."""
-    fitted: Sequence[Tagger]
-    """The families as trained for the last fold."""
+    fitted: Sequence[Sequence[Tagger]]
+    """The families as trained for each fold."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +104,13 @@ def cross_validate(
     parts = [Part(np.zeros(labels.shape, np.float32), [none] * len(batch)) for _ in families]
     sharpness = np.zeros(len(batch), np.float32)
     bags, bag = [none] * len(batch), None
-    fitted: list[Tagger] = []
+    fitted: list[list[Tagger]] = []
     for fold in run:
         start = time.perf_counter()
         held = folds == fold
         rows: list[int] = np.flatnonzero(held).tolist()
         others = [batch[i] for i in np.flatnonzero(~held).tolist()]
-        fitted = []
+        fitted.append([])
         for family, part in zip(families, parts, strict=True):
             tagger = fit_member(family, others, labels[~held], names, seed, listener)
             part.scores[held], found = scan_all(tagger, [batch[i] for i in rows])
@@ -118,7 +118,7 @@ def cross_validate(
                 part.sentences[row] = value
             if isinstance(tagger, EncoderTagger):
                 sharpness[held] = tagger.head.sharpness
-            fitted.append(tagger)
+            fitted[-1].append(tagger)
         if cascade and isinstance(config.tagger, StackConfig) and isinstance(tagger, EncoderTagger):
             bag = fit_bag(others, labels[~held], names, config.tagger.sentences, seed)
             for row, value in zip(
@@ -146,6 +146,31 @@ def cross_validate(
         scored, inner, whole.scores, whole.sentences, evidence, parts, sharpness[scored],
         [bags[i] for i in chosen] if bag else [], bag, combiner, fitted,
     )  # fmt: skip
+
+
+def fit_finally(
+    config: Config,
+    found: CrossValidation,
+    batch: Sequence[Story],
+    labels: LabelArray,
+    names: Sequence[str],
+    listener: Listener | None = None,
+) -> list[Tagger]:
+    """The families as they will be used, taught by all stories.
+
+    The heads of an `encoder` are those of the folds, averaged: together they have seen every story, no
+    further fit is needed, and the mean hangs less on chance than any one of them (bagging; Breiman 1996).
+    """
+    final: list[Tagger] = []
+    for place, family in enumerate(members(config.tagger)):
+        of_folds = [taggers[place] for taggers in found.fitted]
+        heads = [tagger for tagger in of_folds if isinstance(tagger, EncoderTagger)]
+        if isinstance(family, EncoderConfig):
+            mean = averaged([tagger.head for tagger in heads])
+            final.append(EncoderTagger(heads[0].encoder, mean))
+        else:
+            final.append(fit_member(family, batch, labels, names, config.split.seed, listener))
+    return final
 
 
 def _combined(parts: Sequence[Part], labels: LabelArray, folds: npt.NDArray[np.int64]) -> Part:

@@ -11,11 +11,11 @@ import numpy as np
 from themewire.articles import Article
 from themewire.checks import CheckResult
 from themewire.config import Config
-from themewire.crossfit import cross_validate
+from themewire.crossfit import cross_validate, fit_finally
 from themewire.decisions import cross_fitted, learn_decision
 from themewire.metrics import Figures, measure
 from themewire.splits import near_groups
-from themewire.taggers import assemble, fit_member, members
+from themewire.taggers import assemble
 from themewire.text import stories
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def learning_curve(
         cv = measure(truth, probabilities, tags, names, seed, groups[found.rows], found.evidence)
         measured = None
         if other:
-            fitted = [fit_member(m, batch, labels, names, seed) for m in members(config.tagger)]
+            fitted = fit_finally(config, found, batch, labels, names)
             tagger = assemble(fitted, found.combiner)
             decision = learn_decision(found.scores, truth, names, config.decision)
             scores = tagger.scan(stories(list(other))).scores

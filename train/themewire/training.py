@@ -19,7 +19,7 @@ from themewire.articles import Reading, read_articles
 from themewire.bundle import Bundle, HeldOut, install_bundle, load_bundle, save_bundle
 from themewire.checks import CheckResult, check_corpus
 from themewire.config import Config, FinetuneConfig, LinearConfig, StackConfig
-from themewire.crossfit import FoldDone, cross_validate, is_held_out
+from themewire.crossfit import FoldDone, cross_validate, fit_finally, is_held_out
 from themewire.decisions import Decision, TagArray, cross_fitted, learn_decision
 from themewire.errors import OutsideError, UsageError
 from themewire.evaluation import Measured, measure_bundle
@@ -35,7 +35,7 @@ from themewire.report import (
     theme_figures_picture,
     theme_rows,
 )
-from themewire.taggers import assemble, fit_member, members
+from themewire.taggers import assemble, members
 from themewire.taggers.base import Listener, Tagger
 from themewire.taggers.cascade import Cuts, Gate, fit_bag, learn_cuts
 from themewire.text import stories
@@ -172,12 +172,9 @@ def _learn(
     )
     decision = learn_decision(found.scores, truth, names, config.decision, config.review)
     families = members(config.tagger)
-    fitted, bag = found.fitted, found.bag
+    fitted, bag = found.fitted[-1], found.bag
     if all(member.refit for member in families if isinstance(member, FinetuneConfig)):
-        fitted = [
-            fit_member(member, batch, labels, names, seed, _under(run, "final"))
-            for member in families
-        ]
+        fitted = fit_finally(config, found, batch, labels, names, _under(run, "final"))
         if isinstance(config.tagger, StackConfig):
             bag = fit_bag(batch, labels, names, config.tagger.sentences, seed)
     gate = None

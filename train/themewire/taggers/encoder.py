@@ -335,6 +335,26 @@ def head_arrays(taught: TaughtHead, labels: npt.NDArray[Any]) -> Head:
     )
 
 
+def averaged(heads: Sequence[Head]) -> Head:
+    """One head whose sentence scores are the mean of several heads'.
+
+    A theme that some of them have not learned is left to the others.
+    """
+    learned = np.array([head.outer.any(axis=0) for head in heads])
+    share = learned / np.maximum(1, learned.sum(axis=0))
+    # where none has learned it, all say the same
+    share[:, ~learned.any(axis=0)] = 1 / len(heads)
+    outer = np.concatenate([head.outer * own for head, own in zip(heads, share, strict=True)])
+    bias = sum(head.outer_bias * own for head, own in zip(heads, share, strict=True))
+    return Head(
+        np.concatenate([head.inner for head in heads], axis=1),
+        np.concatenate([head.inner_bias for head in heads]),
+        outer.astype(np.float32),
+        np.asarray(bias, dtype=np.float32),
+        float(np.exp(np.mean([np.log(head.sharpness) for head in heads]))),
+    )
+
+
 def fit_encoder(
     stories: Sequence[Story],
     labels: LabelArray,
