@@ -286,3 +286,13 @@ def test_a_story_in_another_language_is_tagged_and_reviewed(tiny_bundle):
     found = load(str(tiny_bundle)).predict([german, "Rain."])
     assert "not_english" in found[0].review_reasons
     assert "not_english" not in found[1].review_reasons
+
+
+def test_a_column_that_csv_leaves_out_is_named_once(tmp_path, tiny_bundle):
+    records = [{"id": "1", "text": "Rain fell.", "desk": "a"}]
+    records += [{"id": str(n), "text": "Rain fell.", "page": n} for n in (2, 3)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records))
+    done = run("predict", "in.jsonl", "--format", "csv", "--model", str(tiny_bundle), cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[0].startswith("desk,id,themes,")
+    assert done.stderr.count("'page'") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +14,8 @@ from themewire.errors import missing_extra
 from themewire.inputs import Given
 from themewire.predict import Prediction
 from themewire.text import encodable
+
+logger = logging.getLogger(__name__)
 
 PARQUET_ROWS = 4096
 
@@ -43,11 +46,12 @@ class JsonlWriter:
 
 
 class CsvWriter:
-    """A row a story; the columns are those of the first one."""
+    """A row a story; the columns are those of the first one, and others are warned of."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
         self.rows: csv.DictWriter[str] | None = None
+        self.known: set[str] = set()
 
     def write(self, found: Prediction, given: Given) -> None:
         """Write one result; cells that a spreadsheet would run as a formula get an apostrophe."""
@@ -55,6 +59,13 @@ class CsvWriter:
         if self.rows is None:
             self.rows = csv.DictWriter(self.stream, list(row), extrasaction="ignore", restval="")
             self.rows.writeheader()
+            self.known = set(row)
+        for name in row.keys() - self.known:
+            self.known.add(name)
+            logger.warning(
+                "%s: column %r is left out: the first story does not have it; Parquet keeps every column",
+                found.id, name,
+            )  # fmt: skip
         self.rows.writerow(row)
 
 
