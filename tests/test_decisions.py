@@ -6,12 +6,14 @@ from themewire.decisions import (
     NEVER,
     Constant,
     Decision,
+    _highest_cut,
     adapted,
     best_threshold,
     cross_fitted,
     guarded,
     learn_calibrator,
     learn_decision,
+    recall_cut,
     with_threshold,
 )
 from themewire.taggers.base import UNLEARNED
@@ -145,3 +147,14 @@ def test_a_threshold_by_hand():
     scores, labels = drawn(300)
     decision = learn_decision(scores[:, None], labels[:, None], ["a"], CONFIG)
     assert with_threshold(decision, "a", 0.7).themes[0].threshold == 0.7
+
+
+def test_the_cut_for_a_recall_is_the_highest_of_all_hundredths():
+    scores, labels = drawn(600)
+    probabilities = (1 / (1 + np.exp(-scores.astype(float))))[:, None]
+    found = recall_cut(probabilities, labels[:, None], 0.9, 0.9)
+    themed = labels.astype(bool)
+    held = probabilities[themed], labels[themed, None], 0.9, 0.9
+    assert found == _highest_cut(np.arange(101) / 100, *held)
+    assert 0 < found < 1
+    assert recall_cut(probabilities[:20], labels[:20, None], 0.99, 0.99) == 0, "too few to say"

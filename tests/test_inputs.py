@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import run, write_jsonl
-from themewire.articles import Fault
+from themewire.articles import BrokenOff, Fault
 from themewire.inputs import Given, Reader, bounded_lines, decoded
 from themewire.web import WebError, checked_connection, fetch, page_story
 
@@ -296,3 +296,13 @@ def test_a_column_that_csv_leaves_out_is_named_once(tmp_path, tiny_bundle):
     assert done.returncode == 0
     assert done.stdout.splitlines()[0].startswith("desk,id,themes,")
     assert done.stderr.count("'page'") == 1
+
+
+def test_damage_stays_and_only_a_failing_disk_or_storage_may_pass(tmp_path):
+    (tmp_path / "bad.jsonl.bz2").write_bytes(b"no such stream")
+    (tmp_path / "bad.jsonl.gz").write_bytes(b"no such stream")
+    for name in ("bad.jsonl.bz2", "bad.jsonl.gz"):
+        (found,) = Reader().read([str(tmp_path / name)], io.BytesIO())
+        assert type(found) is Fault, name
+    (found,) = Reader().read([str(tmp_path / "none.jsonl")], io.BytesIO())
+    assert isinstance(found, BrokenOff)

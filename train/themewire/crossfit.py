@@ -164,10 +164,10 @@ def fit_finally(
     final: list[Tagger] = []
     for place, family in enumerate(members(config.tagger)):
         of_folds = [taggers[place] for taggers in found.fitted]
-        heads = [tagger for tagger in of_folds if isinstance(tagger, EncoderTagger)]
+        readers = [tagger for tagger in of_folds if isinstance(tagger, EncoderTagger)]
         if isinstance(family, EncoderConfig):
-            mean = averaged([tagger.head for tagger in heads])
-            final.append(EncoderTagger(heads[0].encoder, mean))
+            mean = averaged([tagger.head for tagger in readers])
+            final.append(EncoderTagger(readers[0].encoder, mean))
         else:
             final.append(fit_member(family, batch, labels, names, config.split.seed, listener))
     return final

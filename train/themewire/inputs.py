@@ -96,12 +96,13 @@ class Reader:
                     yield self._page(_whole(stream), name)
                 else:
                     yield self._text(_whole(stream), name)
-        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            # of an OSError without a number a decompressor complains: that stays as it is
-            damaged = not isinstance(error, OSError) or (path != bare and error.errno is None)
-            kind = Fault if damaged else BrokenOff
-            yield kind(name, 0, "file", reason, "give a readable file")
+        except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError) as error:
+            yield Fault(name, 0, "file", str(error), "give a readable file")
+        except OSError as error:
+            # a decoder's complaint has no number, and the damage stays; a storage's may have none either
+            passing = error.errno is not None or is_stored(name)
+            kind = BrokenOff if passing else Fault
+            yield kind(name, 0, "file", error.strerror or str(error), "give a readable file")
         except _TooLarge:
             yield Fault(name, 0, "file", f"more than {STORY_LIMIT >> 20} MiB", "split the story")
 

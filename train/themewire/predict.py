@@ -134,18 +134,18 @@ class Predictor:
     ) -> dict[str, list[EvidenceSentence]]:
         """The best sentences of each tag, best first."""
         found = {}
-        calibrated = self.bundle.decision.probabilities(scores)
         for column in columns:
             best = evidence_order(story, scores[:, column])[: self.bundle.config.predict.evidence]
+            calibrated = self.bundle.decision.themes[column](scores[best, column])
             found[self.themes[column]] = [
                 EvidenceSentence(
                     field=story.sentences[row].field,
                     text=story.sentences[row].text,
                     start=story.sentences[row].start,
                     end=story.sentences[row].end,
-                    score=round(float(calibrated[row, column]), 6),
+                    score=round(float(score), 6),
                 )
-                for row in best
+                for row, score in zip(best.tolist(), calibrated, strict=True)
             ]
         return found
 

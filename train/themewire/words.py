@@ -1,8 +1,8 @@
 """The words of many texts at once, found with numpy alone: no loop over words, and free of Python's lock.
 
 A word is what scikit-learn's TfidfVectorizer has: a run of two word characters or more, in lower case.
-It is known by a number of 64 bits, the polynomial hash of its characters (Karp and Rabin 1987): among
-a million words the chance that any two share one is under one in ten million.
+It is known by a number of 64 bits, the polynomial hash of its characters (Karp and Rabin 1987): were
+such numbers drawn at random, any two of a million words would share one once in ten million times.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ class Vocabulary:
         if len(chunks) == 1:
             return chunks[0]
         ends = np.cumsum([0, *(len(chunk.values) for chunk in chunks)])
-        starts = [chunk.starts[:-1] + end for chunk, end in zip(chunks, ends, strict=False)]
+        starts = [chunk.starts[:-1] + end for chunk, end in zip(chunks, ends[:-1], strict=True)]
         return Counts(
             np.concatenate([np.empty(0, np.float32), *(chunk.values for chunk in chunks)]),
             np.concatenate([np.empty(0, np.int64), *(chunk.columns for chunk in chunks)]),
